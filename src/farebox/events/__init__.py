@@ -1,0 +1,1 @@
+"""Usage events as they come in: CloudEvents, read, checked and named."""

@@ -1,0 +1,1 @@
+"""One file a verb: one transaction that reads, decides and writes."""

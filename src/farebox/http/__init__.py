@@ -1,0 +1,1 @@
+"""The HTTP API, one file a noun, and the console's pages."""

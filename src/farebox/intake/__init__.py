@@ -1,0 +1,1 @@
+"""Requests that arrive together become one flow call."""

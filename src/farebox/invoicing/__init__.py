@@ -1,0 +1,1 @@
+"""From rated charges to an invoice: assemble, total, number."""

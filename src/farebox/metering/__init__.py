@@ -1,0 +1,1 @@
+"""From events to readings, from readings to quantities: evaluate, fold, window."""

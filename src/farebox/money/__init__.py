@@ -1,0 +1,1 @@
+"""Exact amounts: currencies, the decimal context and the one place that rounds."""

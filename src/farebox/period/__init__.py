@@ -1,0 +1,1 @@
+"""Billing periods: half-open spans of instants, cut in the customer's time zone."""
