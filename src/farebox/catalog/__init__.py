@@ -1,1 +1,1 @@
-"""What is sold: meters, features, prices, plans, rate cards; and to whom: customers, subscriptions."""
+"""What is sold: meters, features, prices, plans, rate cards; and who buys it."""

@@ -52,9 +52,7 @@ class Cell(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     per: Decimal | None = None
 
 
-class _Model(
-    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model"
-): ...
+class _Model(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="model"): ...
 
 
 class Flat(_Model, tag="flat", frozen=True):

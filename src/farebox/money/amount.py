@@ -25,7 +25,7 @@ def _exponents() -> dict[str, int]:
 
 
 EXPONENTS = _exponents()
-"""Decimal places of every currency that has a minor unit, by ISO 4217 code (JPY 0, USD 2, KWD 3)."""
+"""Decimal places of each currency with a minor unit, by ISO 4217 code (JPY 0, USD 2, KWD 3)."""
 
 
 def exponent_of(currency: str) -> int:
