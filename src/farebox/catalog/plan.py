@@ -79,7 +79,9 @@ class Rate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class RateCard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rate card version, in force from `effective_from` (none: from its publication).
+    """A rate card version, in force from `effective_from`.
+
+    Without one, the first version is in force for all time and a later one from its publication.
 
     `default`: used where neither customer, partner nor plan names a card with a rate for the meter;
     at most one rate card of an organization is the default.

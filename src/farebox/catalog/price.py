@@ -1,7 +1,9 @@
 """Price models as values: what a price says, with no arithmetic (that is `farebox.rating`).
 
 Amounts are in major units of the currency of the rate card or plan that holds the price.
-A tier reaches up to and including `up_to`; the last tier of a list has none.
+A tier reaches up to and including `up_to`; the last tier of a list has none. `above` may say where
+a tier begins, for readers and for price lists that come with both ends; it is checked against the
+tier before and never used to rate.
 """
 
 from collections.abc import Mapping
@@ -14,17 +16,23 @@ ONE = Decimal(1)
 
 
 class Tier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`unit` per `per` units inside the tier, and `flat` once when the tier is reached."""
+    """`unit` per `per` units inside the tier, and `flat` once when the tier is reached.
 
+    In proportion by default; with `round_up` every started `per` units cost a whole `unit`.
+    """
+
+    above: Decimal | None = None
     up_to: Decimal | None = None
     unit: Decimal = ZERO
     flat: Decimal = ZERO
     per: Decimal = ONE
+    round_up: bool = False
 
 
 class StairstepTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One `amount` for any quantity that ends in this tier."""
 
+    above: Decimal | None = None
     up_to: Decimal | None = None
     amount: Decimal
 
@@ -32,6 +40,7 @@ class StairstepTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class PercentageTier(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`percent` of the value inside the tier, and `flat` once when the tier is reached."""
 
+    above: Decimal | None = None
     up_to: Decimal | None = None
     percent: Decimal = ZERO
     flat: Decimal = ZERO
@@ -112,6 +121,16 @@ class Percentage(_Model, tag="percentage", frozen=True):
     maximum: Decimal | None = None
     free_events: int | None = None
     free_amount: Decimal | None = None
+
+    @property
+    def reads_each_event(self) -> bool:
+        """Whether it needs the value of every event, where sum and count would not do."""
+        return (
+            self.minimum is not None
+            or self.maximum is not None
+            or self.free_events is not None
+            or (self.free_amount is not None and self.fixed != 0)
+        )
 
 
 class GraduatedPercentage(_Model, tag="graduated_percentage", frozen=True):

@@ -1,0 +1,169 @@
+"""Group commit of events: requests that arrive together are appended in one transaction.
+
+One committer for each organization. While a transaction is under way the next requests gather;
+so the more there is to do, the less each event costs, and nobody waits for a timer.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from uuid import UUID
+
+from farebox.events.admit import Admitted
+from farebox.events.answer import Outcome
+from farebox.flows.ingest import StaleCatalog, ingest
+from farebox.flows.load_book import load_book
+from farebox.metering.book import MeterBook
+from farebox.metering.reading import ReadingRefusal
+from farebox.postgres.event_row import Prepared, prepare
+from farebox.postgres.session import Pool
+
+EVENTS_A_COMMIT = 20_000
+EVENTS_WAITING = 100_000
+_SERIES_REMEMBERED = 1_000_000
+
+Taken = Outcome | ReadingRefusal
+
+
+class Overloaded(Exception):
+    """More events wait for this organization than are let in; try again later."""
+
+
+class _Request:
+    __slots__ = ("admitted", "answer", "prepared", "revision")
+
+    def __init__(self, admitted: Sequence[Admitted], answer: "asyncio.Future[list[Taken]]") -> None:
+        self.admitted = admitted
+        self.answer = answer
+        self.prepared: list[Prepared | ReadingRefusal] = []
+        self.revision = -1
+
+    def prepare(self, book: MeterBook) -> None:
+        self.prepared = [prepare(book, one) for one in self.admitted]
+        self.revision = book.revision
+
+
+class Committer:
+    """Appends the events of one organization; every method runs on the event loop."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        threads: ThreadPoolExecutor,
+        organization_id: UUID,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._pool = pool
+        self._threads = threads
+        self._organization_id = organization_id
+        self._clock = clock
+        self._waiting: deque[_Request] = deque()
+        self._events_waiting = 0
+        self._running: asyncio.Task[None] | None = None
+        self._book: MeterBook | None = None
+        self._known_series: set[str] = set()
+
+    async def append(self, admitted: Sequence[Admitted]) -> list[Taken]:
+        """Return what became of each event, once that is durable.
+
+        Raises Overloaded, and psycopg.Error where the database is out of reach; then nothing of
+        this call is known to be stored, and sending it again counts nothing twice.
+        """
+        if self._events_waiting + len(admitted) > EVENTS_WAITING:
+            raise Overloaded
+        loop = asyncio.get_running_loop()
+        request = _Request(admitted, loop.create_future())
+        if self._book is not None:
+            request.prepare(self._book)
+        self._waiting.append(request)
+        self._events_waiting += len(admitted)
+        if self._running is None:
+            self._running = loop.create_task(self._run())
+        return await request.answer
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                group = self._next_group()
+                try:
+                    answers = await self._commit(group)
+                except Exception as error:
+                    # Whoever waits must hear of it; the requests behind get their own attempt.
+                    for request in group:
+                        if not request.answer.done():
+                            request.answer.set_exception(error)
+                else:
+                    for request, answer in zip(group, answers, strict=True):
+                        if not request.answer.done():
+                            request.answer.set_result(answer)
+        finally:
+            self._running = None
+
+    def _next_group(self) -> list[_Request]:
+        group: list[_Request] = []
+        events = 0
+        while self._waiting and (not group or events < EVENTS_A_COMMIT):
+            request = self._waiting.popleft()
+            group.append(request)
+            events += len(request.admitted)
+        self._events_waiting -= events
+        return group
+
+    async def _commit(self, group: list[_Request]) -> list[list[Taken]]:
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._book is None:
+                self._book = await loop.run_in_executor(
+                    self._threads, load_book, self._pool, self._organization_id
+                )
+            for request in group:
+                if request.revision != self._book.revision:
+                    request.prepare(self._book)
+            try:
+                return await loop.run_in_executor(self._threads, self._append, group, self._book)
+            except StaleCatalog:
+                self._book = None
+
+    def _append(self, group: list[_Request], book: MeterBook) -> list[list[Taken]]:
+        events = [one for request in group for one in request.prepared if isinstance(one, Prepared)]
+        if len(self._known_series) > _SERIES_REMEMBERED:
+            self._known_series.clear()
+        outcomes = iter(
+            ingest(
+                self._pool,
+                self._organization_id,
+                events,
+                book.revision,
+                self._clock(),
+                self._known_series,
+            )
+            if events
+            else ()
+        )
+        return [
+            [one if isinstance(one, ReadingRefusal) else next(outcomes) for one in request.prepared]
+            for request in group
+        ]
+
+
+class Intake:
+    """The committers of this process, one an organization, made when first needed."""
+
+    def __init__(self, pool: Pool, clock: Callable[[], datetime], threads: int = 4) -> None:
+        self._pool = pool
+        self._clock = clock
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="commit")
+        self._committers: dict[UUID, Committer] = {}
+
+    def committer(self, organization_id: UUID) -> Committer:
+        committer = self._committers.get(organization_id)
+        if committer is None:
+            committer = self._committers[organization_id] = Committer(
+                self._pool, self._threads, organization_id, self._clock
+            )
+        return committer
+
+    def close(self) -> None:
+        self._threads.shutdown()

@@ -1,0 +1,87 @@
+"""From an admitted event to the row that will hold it: readings taken, arrays and text made."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from farebox.events.admit import Admitted
+from farebox.metering.book import Filed, MeterBook
+from farebox.metering.reading import ReadingRefusal
+from farebox.metering.series import Keeping, Series
+from farebox.postgres.stream import NULL, copy_line, escape
+
+_NO_READINGS = (NULL, NULL, NULL, NULL, NULL, NULL)
+
+
+class Prepared:
+    """One event, ready to be appended: its identity, its series and its row without a sequence."""
+
+    __slots__ = ("digest", "key", "kind", "line", "series", "time", "unread")
+
+    def __init__(
+        self,
+        key: str,
+        digest: str,
+        kind: str,
+        time: datetime,
+        line: str,
+        series: Sequence[Series],
+        unread: bool,
+    ) -> None:
+        self.key = key
+        self.digest = digest
+        self.kind = kind
+        self.time = time
+        self.line = line
+        self.series = series
+        self.unread = unread
+
+
+def prepare(book: MeterBook, admitted: Admitted) -> Prepared | ReadingRefusal:
+    """Read the event by every meter of the book; a refused reading refuses the event."""
+    event = admitted.event
+    filed = book.read(event.data, event.type, event.source, event.subject, admitted.time)
+    if isinstance(filed, ReadingRefusal):
+        return filed
+    key, digest = admitted.key.hex(), admitted.digest.hex()
+    line = copy_line(
+        key,
+        digest,
+        admitted.time,
+        (event.source, event.id, event.type, event.subject),
+        _arrays(filed) if filed else _NO_READINGS,
+        admitted.payload,
+    )
+    series = [one.series for one in filed] if filed else ()
+    return Prepared(key, digest, event.type, admitted.time, line, series, filed is None)
+
+
+def _arrays(filed: list[Filed]) -> tuple[str, str, str, str, str, str]:
+    totals: list[Filed] = []
+    values: list[Filed] = []
+    points: list[Filed] = []
+    for one in filed:
+        match one.keeping:
+            case Keeping.TOTALS:
+                totals.append(one)
+                if one.per_event:
+                    points.append(one)
+            case Keeping.VALUES:
+                values.append(one)
+            case Keeping.POINTS:
+                points.append(one)
+    return (
+        _array([one.series.series_id for one in totals]),
+        _array([str(one.value) for one in totals]),
+        _array([one.series.series_id for one in values]),
+        escape(_array([_quoted(str(one.value)) for one in values])),
+        _array([one.series.series_id for one in points]),
+        _array([str(one.value) for one in points]),
+    )
+
+
+def _array(elements: list[str]) -> str:
+    return "{" + ",".join(elements) + "}" if elements else NULL
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

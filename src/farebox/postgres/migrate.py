@@ -1,0 +1,88 @@
+"""Bring a database to the newest schema: SQL files, forward only, each in one transaction.
+
+Runs as the owner role. The runtime role is a member of the group `farebox_runtime`, owns nothing
+and cannot bypass row-level security; this is where both are made sure of.
+"""
+
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+
+import psycopg
+from psycopg import sql
+
+_LOCK = 0x66617265  # "fare": one migration at a time, whoever starts it
+
+
+class MigrationChanged(RuntimeError):
+    """A migration that ran has another text now; history must not be rewritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One SQL file, named `NNNN_what.sql`."""
+
+    name: str
+    text: str
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.text.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Return the shipped migrations in the order in which they run."""
+    folder = files("farebox.postgres") / "migrations"
+    found = [entry for entry in folder.iterdir() if entry.name.endswith(".sql")]
+    return [Migration(entry.name, entry.read_text()) for entry in sorted(found, key=_name)]
+
+
+def _name(entry: object) -> str:
+    return str(getattr(entry, "name", ""))
+
+
+def migrate(owner_url: str, steps: list[Migration] | None = None) -> list[str]:
+    """Apply what is missing and return its names. Raises MigrationChanged."""
+    applied: list[str] = []
+    with psycopg.connect(owner_url, autocommit=True) as connection:
+        connection.execute("select pg_advisory_lock(%s)", (_LOCK,))
+        _ensure_group(connection)
+        connection.execute(
+            "create table if not exists schema_migration"
+            " (name text primary key, digest text not null, applied_at timestamptz not null)"
+        )
+        done: dict[str, str] = dict(
+            connection.execute("select name, digest from schema_migration").fetchall()
+        )
+        for step in migrations() if steps is None else steps:
+            if step.name in done:
+                if done[step.name] != step.digest:
+                    raise MigrationChanged(step.name)
+                continue
+            with connection.transaction():
+                connection.execute(step.text.encode())
+                connection.execute(
+                    "insert into schema_migration values (%s, %s, clock_timestamp())",
+                    (step.name, step.digest),
+                )
+            applied.append(step.name)
+    return applied
+
+
+def ensure_runtime_role(owner_url: str, role: str, password: str) -> None:
+    """Make `role` able to log in with `password` as a member of the runtime group, no more."""
+    with psycopg.connect(owner_url) as connection:
+        known = connection.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone()
+        verb = sql.SQL("alter role {} login password {}" if known else _CREATE_ROLE)
+        connection.execute(verb.format(sql.Identifier(role), sql.Literal(password)))
+        connection.execute(sql.SQL("grant farebox_runtime to {}").format(sql.Identifier(role)))
+
+
+_CREATE_ROLE = "create role {} login nosuperuser nobypassrls nocreatedb nocreaterole password {}"
+
+
+def _ensure_group(connection: psycopg.Connection) -> None:
+    group = connection.execute("select 1 from pg_roles where rolname = 'farebox_runtime'")
+    if group.fetchone() is None:
+        connection.execute("create role farebox_runtime nologin nosuperuser nobypassrls")
+    connection.execute("grant usage on schema public to farebox_runtime")

@@ -1,0 +1,89 @@
+"""The one place that opens transactions: each is bound to one organization, reads included."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from farebox.postgres.stream import INCOMING
+
+Pool = ConnectionPool[psycopg.Connection]
+
+
+class UnsafeRole(RuntimeError):
+    """The database role could bypass row-level security, so Farebox refuses to run with it."""
+
+
+def open_pool(url: str, *, size: int = 12) -> Pool:
+    """Open connections for the runtime role; raises UnsafeRole, psycopg.OperationalError."""
+    pool: Pool = ConnectionPool(
+        url, min_size=1, max_size=size, timeout=10, open=False, configure=_configure
+    )
+    pool.open(wait=True, timeout=15)
+    with pool.connection() as connection:
+        refuse_unsafe_role(connection)
+    return pool
+
+
+def _configure(connection: psycopg.Connection) -> None:
+    connection.autocommit = True
+    connection.prepare_threshold = 3
+    connection.execute("set timezone = 'UTC'")
+    connection.execute(INCOMING)
+
+
+def refuse_unsafe_role(connection: psycopg.Connection) -> None:
+    """Raise UnsafeRole when the current role is a superuser, bypasses RLS or owns a table."""
+    row = connection.execute(
+        "select r.rolsuper, r.rolbypassrls, exists (select from pg_class c"
+        "   join pg_namespace n on n.oid = c.relnamespace"
+        "   where n.nspname = 'public' and c.relkind in ('r', 'p')"
+        "   and pg_has_role(current_user, c.relowner, 'usage'))"
+        " from pg_roles r where r.rolname = current_user"
+    ).fetchone()
+    assert row is not None
+    for unsafe, reason in zip(
+        row, ("is a superuser", "bypasses row-level security", "owns tables"), strict=True
+    ):
+        if unsafe:
+            raise UnsafeRole(
+                f"the database role {reason}; connect as a member of farebox_runtime that does not"
+            )
+
+
+@contextmanager
+def transaction(
+    pool: Pool, organization_id: UUID, *, snapshot: bool = False
+) -> Iterator[psycopg.Connection]:
+    """Run the block in one transaction that sees and writes only `organization_id`.
+
+    snapshot: every statement sees the same instant (repeatable read) and none may write.
+    """
+    with pool.connection() as connection, bound(connection, organization_id, snapshot=snapshot):
+        yield connection
+
+
+@contextmanager
+def bound(
+    connection: psycopg.Connection, organization_id: UUID, *, snapshot: bool = False
+) -> Iterator[None]:
+    """As `transaction`, on a connection at hand (autocommit, no transaction under way)."""
+    mode = " isolation level repeatable read read only" if snapshot else ""
+    # One round trip: the simple protocol takes several statements when none has parameters.
+    connection.execute(f"begin{mode}; set local farebox.organization = '{organization_id}'")
+    try:
+        yield
+    except BaseException:
+        if not connection.closed:
+            connection.execute("rollback")
+        raise
+    connection.execute("commit")
+
+
+@contextmanager
+def unbound(pool: Pool) -> Iterator[psycopg.Connection]:
+    """A transaction of no organization: it sees no row, only the SECURITY DEFINER functions."""
+    with pool.connection() as connection, connection.transaction():
+        yield connection

@@ -1,0 +1,256 @@
+"""Usage: what customers used of a meter between two instants, current to the last event.
+
+Three parts make an answer: rollups of the whole quarters of an hour inside the range, the raw
+events of its two edges, and the events after the watermark, which no rollup holds yet.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.period.instant import BEGINNING
+
+
+class Target(Struct, frozen=True):
+    """A customer's use of a meter in [start, end)."""
+
+    customer_key: str
+    meter_key: str
+    start: datetime
+    end: datetime
+
+
+class TotalsRow(Struct, frozen=True):
+    """Totals of one target (by position), window and set of dimension values."""
+
+    target: int
+    window: int
+    subject: str
+    dimensions: tuple[str, ...]
+    count: int
+    total: Decimal
+    minimum: Decimal
+    maximum: Decimal
+
+
+class ValueRow(Struct, frozen=True):
+    """How often one value was read."""
+
+    target: int
+    window: int
+    subject: str
+    dimensions: tuple[str, ...]
+    value: str
+    count: int
+
+
+class PointRow(Struct, frozen=True):
+    """One reading of a series whose result depends on order, or the last one before the range."""
+
+    target: int
+    series_id: UUID
+    subject: str
+    dimensions: tuple[str, ...]
+    time: datetime
+    sequence: int
+    value: Decimal
+    carried: bool
+
+
+_ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
+
+# Which series each target takes, and when: a subject counts for a customer while it is mapped.
+# raw: read everything from events, for windows shorter than a bucket.
+_MEMBER = f"""
+with target as (
+  select (n - 1)::int as n, customer_key, meter_key, start_at, end_at
+  from unnest(%(customers)s::text[], %(meters)s::text[], %(starts)s::timestamptz[],
+              %(ends)s::timestamptz[])
+    with ordinality as t(customer_key, meter_key, start_at, end_at, n)
+),
+series_of as (
+  select t.n, s.series_id, s.subject, s.dimensions,
+         greatest(t.start_at, m.valid_from) as start_at, least(t.end_at, m.valid_to) as end_at
+  from target t
+  join subject m on m.organization_id = %(org)s and m.customer_key = t.customer_key
+    and m.valid_from < t.end_at and m.valid_to > t.start_at
+  join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
+    and s.subject = m.subject and s.customer_key = ''
+  union all
+  select t.n, s.series_id, s.subject, s.dimensions, t.start_at, t.end_at
+  from target t
+  join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
+    and s.customer_key = t.customer_key and s.customer_key <> ''
+),
+member as (
+  select n, series_id, case when %(by_subject)s then subject else '' end as subject, dimensions,
+         start_at, end_at,
+         case when %(raw)s then end_at else
+           least(end_at, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
+         end as first_bucket,
+         case when %(raw)s then start_at else
+           greatest(start_at, date_bin('15 minutes', end_at, {_ORIGIN}))
+         end as last_bucket
+  from series_of
+  where %(subjects)s::text[] is null or subject = any(%(subjects)s::text[])
+),
+member_edge as (
+  select n, series_id, subject, dimensions, start_at as lo, first_bucket as hi
+  from member where start_at < first_bucket
+  union
+  select n, series_id, subject, dimensions, last_bucket, end_at
+  from member where last_bucket < end_at
+),
+edge as materialized (select distinct lo, hi from member_edge),
+mark as materialized (select sequence from watermark where organization_id = %(org)s)"""
+
+
+def _raw(series: str, readings: str) -> str:
+    """Readings of the edges (folded, but outside a whole bucket) and of the tail (not folded yet).
+
+    `offset 0` and `materialized` hold the order of the joins, here and below: an organization that
+    is new has no statistics yet, and a plan made without them is a hundred times slower. `+ 0`
+    keeps the planner from reading the whole index on sequence for an edge.
+    """
+    return f"""
+  with edge_reading as materialized (
+    select edge.lo, edge.hi, e.time, u.series_id, u.value
+    from mark cross join edge cross join lateral (
+      select * from event where organization_id = %(org)s
+        and time >= edge.lo and time < edge.hi and sequence + 0 <= mark.sequence
+      offset 0) e
+    cross join lateral unnest(e.{series}, e.{readings}) as u(series_id, value)
+  ),
+  tail_reading as materialized (
+    select e.time, u.series_id, u.value
+    from mark cross join lateral (
+      select * from event where organization_id = %(org)s and sequence > mark.sequence
+      offset 0) e
+    cross join lateral unnest(e.{series}, e.{readings}) as u(series_id, value)
+  )
+  select m.n, m.subject, m.dimensions, e.time, e.value
+  from edge_reading e
+  join member_edge m on m.series_id = e.series_id and m.lo = e.lo and m.hi = e.hi
+  union all
+  select m.n, m.subject, m.dimensions, e.time, e.value
+  from tail_reading e
+  join member m on m.series_id = e.series_id and e.time >= m.start_at and e.time < m.end_at"""
+
+
+_WINDOW = "width_bucket(time, %(windows)s::timestamptz[]) - 1"
+
+_TOTALS = f"""{_MEMBER}
+select n, {_WINDOW}, subject, dimensions, sum(count)::bigint, sum(total), min(minimum), max(maximum)
+from (
+  select m.n, m.subject, m.dimensions, r.bucket as time, r.count, r.total, r.minimum, r.maximum
+  from member m cross join lateral (
+    select * from rollup where organization_id = %(org)s and series_id = m.series_id
+      and bucket >= m.first_bucket and bucket < m.last_bucket
+    offset 0) r
+  union all
+  select n, subject, dimensions, time, 1, value, value, value
+  from ({_raw("series", "quantities")}) raw
+) reading
+group by 1, 2, 3, 4 order by 1, 2, 3, 4"""
+
+_VALUES = f"""{_MEMBER}
+select n, {_WINDOW}, subject, dimensions, value, sum(count)::bigint
+from (
+  select m.n, m.subject, m.dimensions, v.bucket as time, v.value, v.count
+  from member m cross join lateral (
+    select * from value_count where organization_id = %(org)s and series_id = m.series_id
+      and bucket >= m.first_bucket and bucket < m.last_bucket
+    offset 0) v
+  union all
+  select n, subject, dimensions, time, value, 1
+  from ({_raw("value_series", "value_texts")}) raw
+) reading
+group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5"""
+
+_POINTS = f"""{_MEMBER},
+folded as (
+  select m.n, m.series_id, m.subject, m.dimensions, p.time, p.sequence, p.value, false as carried
+  from member m cross join lateral (
+    select * from point where organization_id = %(org)s and series_id = m.series_id
+      and time >= m.start_at and time < m.end_at
+    offset 0) p
+  union all
+  select m.n, m.series_id, m.subject, m.dimensions, p.time, p.sequence, p.value, true
+  from member m cross join lateral (
+    select p.time, p.sequence, p.value from point p
+    where p.organization_id = %(org)s and p.series_id = m.series_id and p.time < m.start_at
+    order by p.time desc, p.sequence desc limit 1) p
+),
+tail as (
+  select m.n, m.series_id, m.subject, m.dimensions, e.time, e.sequence, e.value,
+         e.time < m.start_at as carried
+  from mark cross join lateral (
+    select e.time, e.sequence, u.series_id, u.value
+    from event e
+    cross join lateral unnest(e.point_series, e.point_quantities) as u(series_id, value)
+    where e.organization_id = %(org)s and e.sequence > mark.sequence
+    offset 0) e
+  join member m on m.series_id = e.series_id and e.time < m.end_at
+)
+select * from folded union all select * from tail
+order by n, dimensions, series_id, time, sequence"""
+
+
+class Range(Struct, frozen=True, kw_only=True):
+    """How to cut the answer: into `windows` (their starts, ascending), by subject, from raw."""
+
+    windows: tuple[datetime, ...] = (BEGINNING,)
+    by_subject: bool = False
+    subjects: tuple[str, ...] | None = None
+    raw: bool = False
+
+
+def totals(
+    connection: Connection, organization_id: UUID, targets: Sequence[Target], cut: Range
+) -> list[TotalsRow]:
+    """Return the additive state of each target's readings, by window and dimension values."""
+    rows = connection.execute(_TOTALS, _parameters(organization_id, targets, cut)).fetchall()
+    return [
+        TotalsRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5], row[6], row[7])
+        for row in rows
+    ]
+
+
+def values(
+    connection: Connection, organization_id: UUID, targets: Sequence[Target], cut: Range
+) -> list[ValueRow]:
+    """Return each distinct value and how often it was read."""
+    rows = connection.execute(_VALUES, _parameters(organization_id, targets, cut)).fetchall()
+    return [ValueRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in rows]
+
+
+def points(
+    connection: Connection, organization_id: UUID, targets: Sequence[Target], cut: Range
+) -> list[PointRow]:
+    """Return every reading in the range in order of time, and those that may carry into it.
+
+    A row that is `carried` lies before the range; the last of a series is its carry-in.
+    """
+    rows = connection.execute(_POINTS, _parameters(organization_id, targets, cut)).fetchall()
+    return [
+        PointRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5], row[6], row[7])
+        for row in rows
+    ]
+
+
+def _parameters(organization_id: UUID, targets: Sequence[Target], cut: Range) -> dict[str, object]:
+    return {
+        "org": organization_id,
+        "customers": [target.customer_key for target in targets],
+        "meters": [target.meter_key for target in targets],
+        "starts": [target.start for target in targets],
+        "ends": [target.end for target in targets],
+        "windows": list(cut.windows),
+        "by_subject": cut.by_subject,
+        "subjects": None if cut.subjects is None else list(cut.subjects),
+        "raw": cut.raw,
+    }
