@@ -16,6 +16,7 @@ def meter(**changes: Any) -> Meter:
 
 
 MANY = {f"d{number}": "$.x" for number in range(17)}
+TOO_MANY_VALUES = {f"v{number}": "$.x" for number in range(65)}
 WRONG = [
     (MeterCode.EVENT_TYPE_REQUIRED, "event_type", {"event_type": ""}),
     (MeterCode.VALUE_REQUIRED, "value", {"value": None}),
@@ -68,7 +69,7 @@ WRONG = [
     (MeterCode.OPTION_NOT_USED, "percentile", {"percentile": Decimal(50)}),
     (MeterCode.WEIGHT_OUT_OF_RANGE, "weight_seconds", {"weight_seconds": 0}),
     (
-        MeterCode.METER_NUMBER_OUT_OF_RANGE,
+        MeterCode.NUMBER_OUT_OF_RANGE,
         "conversion/multiply_by",
         {"conversion": Conversion(multiply_by=Decimal("1e20"))},
     ),
@@ -115,7 +116,7 @@ SOUND = [
 
 @pytest.mark.parametrize("sound", SOUND)
 def test_a_sound_meter_has_no_problem_and_compiles(sound: Meter) -> None:
-    assert [] == check_meter(sound, "/meters/0")
+    assert check_meter(sound, "/meters/0") == []
     compile_meter(sound)
 
 
@@ -131,13 +132,13 @@ def test_a_sound_meter_has_no_problem_and_compiles(sound: Meter) -> None:
         {"aggregation": Aggregation.UNIQUE_COUNT, "value": "a + 1"},
         {"value": None, "spread": Spread(dimension="", values={"a": "$.a"})},
         {"value": None, "spread": Spread(dimension="k", values={"a": "1 +"})},
-        {"value": None, "spread": Spread(dimension="k", values=dict.fromkeys(map(str, range(65)), "1"))},
+        {"value": None, "spread": Spread(dimension="k", values=TOO_MANY_VALUES)},
         {"counter": "model", "dimensions": {"model": "$.m"}},
         {"weight_seconds": 10**9},
     ],
 )  # fmt: skip
 def test_further_faults(changes: dict[str, Any]) -> None:
-    assert 1 == len(check_meter(meter(**changes), "/m"))
+    assert len(check_meter(meter(**changes), "/m")) == 1
 
 
 def test_a_meter_that_was_not_checked_is_a_bug() -> None:

@@ -248,7 +248,7 @@ def test_any_text_is_an_expression_or_a_fault(text: str) -> None:
 def test_fields_are_read_once_in_order() -> None:
     node = parse_expression("b + min(a, b) / `x y`.z - round(b, 1)")
     assert not isinstance(node, Fault)
-    assert (("b",), ("a",), ("x y", "z")) == fields_of(node)
+    assert fields_of(node) == (("b",), ("a",), ("x y", "z"))
 
 
 @pytest.mark.parametrize(
@@ -279,6 +279,7 @@ def test_fields_are_read_once_in_order() -> None:
         ("Infinity", NumberCode.VALUE_NOT_A_NUMBER),
         ("1_000", NumberCode.VALUE_NOT_A_NUMBER),
         ("١٢", NumberCode.VALUE_NOT_A_NUMBER),
+        ("1٢", NumberCode.VALUE_NOT_A_NUMBER),
         (" 1", NumberCode.VALUE_NOT_A_NUMBER),
         ("1\n", NumberCode.VALUE_NOT_A_NUMBER),
         ("", NumberCode.VALUE_NOT_A_NUMBER),
@@ -307,11 +308,11 @@ def sql(text: str) -> str:
 def test_sql_reads_fields_as_numeric() -> None:
     expected = "((data #>> '{a}')::numeric + (4::numeric * (data #>> '{in,side}')::numeric))"
     assert expected == sql("a + 4 * in.side")
-    assert "round((- (data #>> '{a}')::numeric), 2)" == sql("round(-a, 2)")
+    assert sql("round(-a, 2)") == "round((- (data #>> '{a}')::numeric), 2)"
 
 
 def test_sql_writes_each_operand_once() -> None:
     text = "a"
     for _ in range(12):
         text = f"div(max({text}, 1), 3, 2, half_even)"
-    assert 1 == sql(text).count("#>>")
+    assert sql(text).count("#>>") == 1

@@ -121,7 +121,7 @@ def test_memory_is_used_and_bounded() -> None:
     for number in range(2 * MEMORY_SIZE_MAX + 10):
         assert (number < 5) is accepts({"a": number}, "", "", "")
     cells = dict(zip(accepts.__code__.co_freevars, accepts.__closure__ or (), strict=True))  # type: ignore[attr-defined]
-    assert 10 == len(cells["memory"].cell_contents)
+    assert len(cells["memory"].cell_contents) == 10
 
 
 @pytest.mark.parametrize(

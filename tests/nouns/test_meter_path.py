@@ -63,6 +63,8 @@ DATA = {
         ("$.größe", 5),
         ("$.list[0].n", 1),
         ("$.list[-1].n", Decimal("2.5")),
+        ("$.list[-2].n", 1),
+        ("$.list[-3].n", MISSING),
         ("$.list[2].n", MISSING),
         ("$.none", None),
         ("$.none.x", MISSING),

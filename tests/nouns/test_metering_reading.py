@@ -35,9 +35,9 @@ def test_one_reading_with_its_dimensions_in_order() -> None:
     asked = meter(dimensions={"region": "$.r", "model": "$.m"}, filter="data.r != 'test'")
     expected = (Reading(Decimal("1.5"), ("eu", "gpt"), "u", ""),)
     assert expected == read(asked, {"n": "1.5", "r": "eu", "m": "gpt"})
-    assert () == read(asked, {"n": 1, "r": "test", "m": "gpt"})
-    assert () == read(asked, {"n": 1})
-    assert ("region", "model") == meter_dimensions(asked)
+    assert read(asked, {"n": 1, "r": "test", "m": "gpt"}) == ()
+    assert read(asked, {"n": 1}) == ()
+    assert meter_dimensions(asked) == ("region", "model")
 
 
 def test_a_spread_gives_a_reading_for_each_value_that_is_there() -> None:
@@ -46,8 +46,8 @@ def test_a_spread_gives_a_reading_for_each_value_that_is_there() -> None:
         Reading(Decimal(10), ("gpt", "out"), "", ""),
     )
     assert expected == read(SPREAD, {"i": 3, "o": 5, "c": 0, "model": "gpt"}, None)
-    assert () == read(SPREAD, {"model": "gpt", "i": None, "c": Decimal("0.0")})
-    assert ("model", "kind") == meter_dimensions(SPREAD)
+    assert read(SPREAD, {"model": "gpt", "i": None, "c": Decimal("0.0")}) == ()
+    assert meter_dimensions(SPREAD) == ("model", "kind")
 
 
 def test_a_bad_spread_value_refuses_the_event() -> None:
@@ -98,12 +98,12 @@ def test_dimensions_are_text_in_one_form(value: object, expected: str) -> None:
 
 
 def test_who_used_it_is_the_event_s_subject_unless_the_meter_says_where() -> None:
-    assert "u" == read(meter(), {"n": 1})[0].subject
-    assert "" == read(meter(), {"n": 1}, None)[0].subject
+    assert read(meter(), {"n": 1})[0].subject == "u"
+    assert read(meter(), {"n": 1}, None)[0].subject == ""
     named = meter(subject="$.user", customer="$.account.id")
     found = read(named, {"n": 1, "user": "ann", "account": {"id": 77}})
-    assert ("ann", "77") == (found[0].subject, found[0].customer)
-    assert ("", "") == (read(named, {"n": 1})[0].subject, read(named, {"n": 1})[0].customer)
+    assert (found[0].subject, found[0].customer) == ("ann", "77")
+    assert (read(named, {"n": 1})[0].subject, read(named, {"n": 1})[0].customer) == ("", "")
 
 
 UNIQUE = {"aggregation": Aggregation.UNIQUE_COUNT}

@@ -1,6 +1,7 @@
 """Windows against a look at the local clock, minute by minute, with the standard library."""
 
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -83,7 +84,7 @@ def test_windows_begin_where_the_local_clock_says(
     start = instant + offset * MINUTE
     end = start + length * MINUTE
     cuts = scan(start, end, size, zone)
-    expected = list(zip(cuts, cuts[1:], strict=False))
+    expected = list(pairwise(cuts))
     assert expected == windows(start, end, size, zone)
 
 
@@ -103,7 +104,7 @@ def test_windows_tile_the_span(
     found = windows(start, end, size, zone)
     assert seconds == sum((b - a for a, b in found), timedelta(0)).total_seconds()
     assert all(a < b for a, b in found)
-    assert all(left[1] == right[0] for left, right in zip(found, found[1:], strict=False))
+    assert all(left[1] == right[0] for left, right in pairwise(found))
     if found:
         assert (start, end) == (found[0][0], found[-1][1])
 
@@ -111,17 +112,17 @@ def test_windows_tile_the_span(
 def test_a_month_in_a_zone_is_cut_at_its_midnights() -> None:
     start, end = datetime(2026, 2, 28, 23, tzinfo=UTC), datetime(2026, 3, 31, 22, tzinfo=UTC)
     days = windows(start, end, WindowSize.DAY, "Europe/Berlin")
-    assert 31 == len(days)
-    assert {HOUR * 24: 30, HOUR * 23: 1} == {
+    assert len(days) == 31
+    assert {
         length: sum(1 for a, b in days if b - a == length) for length in (HOUR * 24, HOUR * 23)
-    }
+    } == {HOUR * 24: 30, HOUR * 23: 1}
     assert [(start, end)] == windows(start, end, WindowSize.MONTH, "Europe/Berlin")
 
 
 def test_weeks_begin_on_monday() -> None:
     start, end = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 12, tzinfo=UTC)
     cuts = [day for day, _ in windows(start, end, WindowSize.WEEK, "UTC")]
-    assert [1, 2, 9] == [cut.day for cut in cuts]
+    assert [cut.day for cut in cuts] == [1, 2, 9]
 
 
 @pytest.mark.parametrize(
@@ -135,17 +136,17 @@ def test_small_windows_are_the_same_everywhere(size: WindowSize, count: int) -> 
     assert all(b.second == 0 for _, b in found[:-1])
 
 
-@given(st.datetimes(datetime(1960, 1, 1), datetime(2100, 1, 1)))
-def test_a_bucket_holds_its_time(naive: datetime) -> None:
-    time = naive.replace(tzinfo=UTC)
+@given(st.integers(-(10**15), 4 * 10**15))
+def test_a_bucket_holds_its_time(microseconds: int) -> None:
+    time = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
     bucket = bucket_of(time)
     assert bucket <= time < bucket + BUCKET
-    assert (0, 0, 0) == (bucket.minute % 15, bucket.second, bucket.microsecond)
+    assert (bucket.minute % 15, bucket.second, bucket.microsecond) == (0, 0, 0)
 
 
 def test_a_bucket_is_in_utc() -> None:
     local = datetime(2026, 1, 1, 5, 50, tzinfo=ZoneInfo("Asia/Kathmandu"))
-    assert "2026-01-01T00:00:00+00:00" == bucket_of(local).isoformat()
+    assert bucket_of(local).isoformat() == "2026-01-01T00:00:00+00:00"
 
 
 @settings(max_examples=300)
@@ -158,7 +159,7 @@ def test_a_split_is_the_span_and_its_middle_is_whole(start: datetime, length: ti
     parts = split(start, end)
     spans = [span for span in (parts.head, parts.whole, parts.tail) if span is not None]
     cuts = [start, *(b for _, b in spans)]
-    assert list(zip(cuts, cuts[1:], strict=False)) == spans
+    assert list(pairwise(cuts)) == spans
     assert cuts[-1] == end
     whole = [
         bucket

@@ -288,26 +288,14 @@ def test_lines_explain_themselves_and_keep_the_limits(
     else:
         assert result.amount == billed
     # The discount takes what it promises, unless the period comes to less.
-    before = sum(
-        (
-            line.rated + step.amount
-            for line in usage
-            for step in line.applied
-            if step.kind is AppliedKind.DISCOUNT_PERCENT
-        ),
-        ZERO,
-    ) or sum((line.rated for line in usage), ZERO)
-    taken = -sum(
-        (
-            step.amount
-            for line in usage
-            for step in line.applied
-            if step.kind is AppliedKind.DISCOUNT_AMOUNT
-        ),
-        ZERO,
-    )
-    if not adjustments.discount_percent:
-        assert min(adjustments.discount_amount, max(before, ZERO)) == taken
+    net = sum((line.rated for line in usage), ZERO) + added(result, AppliedKind.DISCOUNT_PERCENT)
+    taken = -added(result, AppliedKind.DISCOUNT_AMOUNT)
+    assert taken == min(adjustments.discount_amount, max(net, ZERO))
+
+
+def added(result: ChargeResult, kind: AppliedKind) -> Decimal:
+    steps = [step for line in result.lines for step in line.applied if step.kind is kind]
+    return sum((step.amount for step in steps), ZERO)
 
 
 def test_lines_round_half_up_once_and_a_maximum_holds_after_rounding() -> None:

@@ -11,6 +11,7 @@ from farebox.catalog.meter import Aggregation, Conversion, Meter, Spread
 from farebox.catalog.number import NumberCode, within_limits
 from farebox.catalog.path import Fault, compile_path
 from farebox.catalog.problem import Problem
+from farebox.catalog.yaml_text import escape_pointer
 from farebox.money.rounding import QUANTITY_DECIMALS
 
 DIMENSIONS_MAX = 16
@@ -42,7 +43,7 @@ class MeterCode(StrEnum):
     COUNTER_UNKNOWN = "counter_unknown"
     OPTION_NOT_USED = "option_not_used"
     WEIGHT_OUT_OF_RANGE = "weight_out_of_range"
-    METER_NUMBER_OUT_OF_RANGE = "meter_number_out_of_range"
+    NUMBER_OUT_OF_RANGE = "number_out_of_range"
     DIVIDE_BY_ZERO = "divide_by_zero"
     DECIMALS_OUT_OF_RANGE = "decimals_out_of_range"
 
@@ -117,13 +118,8 @@ def _spread(meter: Meter) -> _Found:
 
 def _spread_values(meter: Meter, spread: Spread) -> _Found:
     for name, text in spread.values.items():
-        yield from _names((name,), f"spread/values/{_escaped(name)}")
-        yield from _number(meter, text, f"spread/values/{_escaped(name)}")
-
-
-def _escaped(name: str) -> str:
-    """Return a key as a token of a JSON pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
+        yield from _names((name,), f"spread/values/{escape_pointer(name)}")
+        yield from _number(meter, text, f"spread/values/{escape_pointer(name)}")
 
 
 def _filter(meter: Meter) -> _Found:
@@ -139,8 +135,8 @@ def _dimensions(meter: Meter) -> _Found:
         message = f"{count} dimensions; a meter has at most {DIMENSIONS_MAX}"
         yield MeterCode.TOO_MANY_DIMENSIONS, "dimensions", message
     for name, path in meter.dimensions.items():
-        yield from _names((name,), f"dimensions/{_escaped(name)}")
-        yield from _path(path, f"dimensions/{_escaped(name)}")
+        yield from _names((name,), f"dimensions/{escape_pointer(name)}")
+        yield from _path(path, f"dimensions/{escape_pointer(name)}")
 
 
 def _names(names: Iterable[str], field: str) -> _Found:
@@ -200,4 +196,4 @@ def _factors(conversion: Conversion) -> _Found:
     for field, value in factors.items():
         if isinstance(within_limits(value), NumberCode) or value < 0:
             message = "a factor is from 0 to below 10^20, with at most 18 decimals"
-            yield MeterCode.METER_NUMBER_OUT_OF_RANGE, f"conversion/{field}", message
+            yield MeterCode.NUMBER_OUT_OF_RANGE, f"conversion/{field}", message

@@ -144,7 +144,7 @@ def usage(item: Rate | Charge, catalog: Catalog, pointer: str) -> Iterator[Probl
     meter = catalog.meters.get(item.meter)
     if meter is None or item.price is None:
         return
-    if _needs_events(item.price) and not meter.per_event:
+    if needs_events(item.price) and not meter.per_event:
         message = f"terms for each event need per_event: true on meter {meter.key}"
         yield Problem(CatalogCode.PER_EVENT_REQUIRED, f"{pointer}/price", message)
     known = {*meter.dimensions, *((meter.spread.dimension,) if meter.spread else ())}
@@ -197,7 +197,7 @@ def period_of(subscription: Subscription, pointer: str) -> Iterator[Problem]:
         yield Problem(code, f"{pointer}/end", message)
 
 
-def _needs_events(price: Price) -> bool:
+def needs_events(price: Price) -> bool:
     if not isinstance(price, Percentage):
         return False
     terms = (price.minimum, price.maximum, price.free_events, price.free_amount)

@@ -83,12 +83,9 @@ def index_at(cycle: Cycle, instant: datetime) -> int | None:
     """Return the number of the period that contains the instant, None before the start."""
     if instant < cycle.start:
         return None
-    index = _estimate(cycle, day_at(instant, cycle.timezone))
-    # The estimate is by dates; where days begin late or months are short it is off by a few.
+    index = _index_at_most(cycle, day_at(instant, cycle.timezone))
     while index > 0 and instant < boundary(cycle, index):
         index -= 1
-    while instant >= boundary(cycle, index + 1):
-        index += 1
     return index
 
 
@@ -139,7 +136,8 @@ def _first_day(cycle: Cycle, index: int) -> Date:
     return _on_day(month, cycle.anchor_day or day_at(cycle.start, cycle.timezone).day)
 
 
-def _estimate(cycle: Cycle, day: Date) -> int:
+def _index_at_most(cycle: Cycle, day: Date) -> int:
+    """Return the number of the day's period, or one more: the day of the month is not looked at."""
     origin, number = _origin(cycle)
     if cycle.unit in _DAYS:
         elapsed = (day.to_stdlib() - origin.to_stdlib()).days // _DAYS[cycle.unit]

@@ -73,7 +73,7 @@ def _arrays(filed: list[Filed]) -> tuple[str, str, str, str, str, str]:
         _array([one.series.series_id for one in totals]),
         _array([str(one.value) for one in totals]),
         _array([one.series.series_id for one in values]),
-        escape(_array([_quoted(str(one.value)) for one in values])),
+        _array([escape(_quoted(str(one.value))) for one in values]),
         _array([one.series.series_id for one in points]),
         _array([str(one.value) for one in points]),
     )

@@ -216,3 +216,16 @@ def lines_of(connection: Connection, organization_id: UUID, invoice_id: UUID) ->
         " order by position",
         (organization_id, invoice_id),
     ).fetchall()
+
+
+def last_final_periods(
+    connection: Connection, organization_id: UUID, subscription_keys: Sequence[str]
+) -> dict[tuple[str, str], datetime]:
+    """Return the start of the last finally invoiced period, by subscription and kind."""
+    rows = connection.execute(
+        "select subscription_key, kind, max(period_start) from invoice"
+        " where organization_id = %s and subscription_key = any(%s) and status = 'final'"
+        " group by 1, 2",
+        (organization_id, list(subscription_keys)),
+    ).fetchall()
+    return {(subscription, kind): start for subscription, kind, start in rows}

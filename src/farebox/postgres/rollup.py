@@ -43,6 +43,13 @@ def lock_watermark(connection: Connection, organization_id: UUID) -> int | None:
     return None if row is None else int(row[0])
 
 
+def wait_watermark(connection: Connection, organization_id: UUID) -> None:
+    """Return when no other process is folding, and keep it so until the transaction ends."""
+    connection.execute(
+        "select from watermark where organization_id = %s for share", (organization_id,)
+    )
+
+
 def read_watermark(connection: Connection, organization_id: UUID) -> int:
     row = connection.execute(
         "select sequence from watermark where organization_id = %s", (organization_id,)

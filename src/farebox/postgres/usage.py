@@ -6,60 +6,15 @@ events of its two edges, and the events after the watermark, which no rollup hol
 
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 from psycopg import Connection
 
+from farebox.metering.fold import Point, Totals
+from farebox.metering.quantity import Place, PointRow, Target, TotalsRow, ValueRow
 from farebox.period.instant import BEGINNING
-
-
-class Target(Struct, frozen=True):
-    """A customer's use of a meter in [start, end)."""
-
-    customer_key: str
-    meter_key: str
-    start: datetime
-    end: datetime
-
-
-class TotalsRow(Struct, frozen=True):
-    """Totals of one target (by position), window and set of dimension values."""
-
-    target: int
-    window: int
-    subject: str
-    dimensions: tuple[str, ...]
-    count: int
-    total: Decimal
-    minimum: Decimal
-    maximum: Decimal
-
-
-class ValueRow(Struct, frozen=True):
-    """How often one value was read."""
-
-    target: int
-    window: int
-    subject: str
-    dimensions: tuple[str, ...]
-    value: str
-    count: int
-
-
-class PointRow(Struct, frozen=True):
-    """One reading of a series whose result depends on order, or the last one before the range."""
-
-    target: int
-    series_id: UUID
-    subject: str
-    dimensions: tuple[str, ...]
-    time: datetime
-    sequence: int
-    value: Decimal
-    carried: bool
-
 
 _ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
 
@@ -73,7 +28,7 @@ with target as (
     with ordinality as t(customer_key, meter_key, start_at, end_at, n)
 ),
 series_of as (
-  select t.n, s.series_id, s.subject, s.dimensions,
+  select t.n, s.series_id, s.subject, s.meter_version, s.dimensions,
          greatest(t.start_at, m.valid_from) as start_at, least(t.end_at, m.valid_to) as end_at
   from target t
   join subject m on m.organization_id = %(org)s and m.customer_key = t.customer_key
@@ -81,13 +36,14 @@ series_of as (
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
     and s.subject = m.subject and s.customer_key = ''
   union all
-  select t.n, s.series_id, s.subject, s.dimensions, t.start_at, t.end_at
+  select t.n, s.series_id, s.subject, s.meter_version, s.dimensions, t.start_at, t.end_at
   from target t
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
     and s.customer_key = t.customer_key and s.customer_key <> ''
 ),
 member as (
-  select n, series_id, case when %(by_subject)s then subject else '' end as subject, dimensions,
+  select n, series_id, case when %(by_subject)s then subject else '' end as subject,
+         meter_version, dimensions,
          start_at, end_at,
          case when %(raw)s then end_at else
            least(end_at, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
@@ -99,10 +55,10 @@ member as (
   where %(subjects)s::text[] is null or subject = any(%(subjects)s::text[])
 ),
 member_edge as (
-  select n, series_id, subject, dimensions, start_at as lo, first_bucket as hi
+  select n, series_id, subject, meter_version, dimensions, start_at as lo, first_bucket as hi
   from member where start_at < first_bucket
   union
-  select n, series_id, subject, dimensions, last_bucket, end_at
+  select n, series_id, subject, meter_version, dimensions, last_bucket, end_at
   from member where last_bucket < end_at
 ),
 edge as materialized (select distinct lo, hi from member_edge),
@@ -132,11 +88,11 @@ def _raw(series: str, readings: str) -> str:
       offset 0) e
     cross join lateral unnest(e.{series}, e.{readings}) as u(series_id, value)
   )
-  select m.n, m.subject, m.dimensions, e.time, e.value
+  select m.n, m.subject, m.meter_version, m.dimensions, e.time, e.value
   from edge_reading e
   join member_edge m on m.series_id = e.series_id and m.lo = e.lo and m.hi = e.hi
   union all
-  select m.n, m.subject, m.dimensions, e.time, e.value
+  select m.n, m.subject, m.meter_version, m.dimensions, e.time, e.value
   from tail_reading e
   join member m on m.series_id = e.series_id and e.time >= m.start_at and e.time < m.end_at"""
 
@@ -144,49 +100,53 @@ def _raw(series: str, readings: str) -> str:
 _WINDOW = "width_bucket(time, %(windows)s::timestamptz[]) - 1"
 
 _TOTALS = f"""{_MEMBER}
-select n, {_WINDOW}, subject, dimensions, sum(count)::bigint, sum(total), min(minimum), max(maximum)
+select n, {_WINDOW}, subject, meter_version, dimensions,
+       sum(count)::bigint, sum(total), min(minimum), max(maximum)
 from (
-  select m.n, m.subject, m.dimensions, r.bucket as time, r.count, r.total, r.minimum, r.maximum
+  select m.n, m.subject, m.meter_version, m.dimensions, r.bucket as time,
+         r.count, r.total, r.minimum, r.maximum
   from member m cross join lateral (
     select * from rollup where organization_id = %(org)s and series_id = m.series_id
       and bucket >= m.first_bucket and bucket < m.last_bucket
     offset 0) r
   union all
-  select n, subject, dimensions, time, 1, value, value, value
+  select n, subject, meter_version, dimensions, time, 1, value, value, value
   from ({_raw("series", "quantities")}) raw
 ) reading
-group by 1, 2, 3, 4 order by 1, 2, 3, 4"""
+group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5"""
 
 _VALUES = f"""{_MEMBER}
-select n, {_WINDOW}, subject, dimensions, value, sum(count)::bigint
+select n, {_WINDOW}, subject, meter_version, dimensions, value, sum(count)::bigint
 from (
-  select m.n, m.subject, m.dimensions, v.bucket as time, v.value, v.count
+  select m.n, m.subject, m.meter_version, m.dimensions, v.bucket as time, v.value, v.count
   from member m cross join lateral (
     select * from value_count where organization_id = %(org)s and series_id = m.series_id
       and bucket >= m.first_bucket and bucket < m.last_bucket
     offset 0) v
   union all
-  select n, subject, dimensions, time, value, 1
+  select n, subject, meter_version, dimensions, time, value, 1
   from ({_raw("value_series", "value_texts")}) raw
 ) reading
-group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5"""
+group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6"""
 
 _POINTS = f"""{_MEMBER},
 folded as (
-  select m.n, m.series_id, m.subject, m.dimensions, p.time, p.sequence, p.value, false as carried
+  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions,
+         p.time, p.sequence, p.value, false as carried
   from member m cross join lateral (
     select * from point where organization_id = %(org)s and series_id = m.series_id
       and time >= m.start_at and time < m.end_at
     offset 0) p
   union all
-  select m.n, m.series_id, m.subject, m.dimensions, p.time, p.sequence, p.value, true
+  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions,
+         p.time, p.sequence, p.value, true
   from member m cross join lateral (
     select p.time, p.sequence, p.value from point p
     where p.organization_id = %(org)s and p.series_id = m.series_id and p.time < m.start_at
     order by p.time desc, p.sequence desc limit 1) p
 ),
 tail as (
-  select m.n, m.series_id, m.subject, m.dimensions, e.time, e.sequence, e.value,
+  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions, e.time, e.sequence, e.value,
          e.time < m.start_at as carried
   from mark cross join lateral (
     select e.time, e.sequence, u.series_id, u.value
@@ -214,10 +174,7 @@ def totals(
 ) -> list[TotalsRow]:
     """Return the additive state of each target's readings, by window and dimension values."""
     rows = connection.execute(_TOTALS, _parameters(organization_id, targets, cut)).fetchall()
-    return [
-        TotalsRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5], row[6], row[7])
-        for row in rows
-    ]
+    return [TotalsRow(_place(row[:5]), Totals(*row[5:])) for row in rows]
 
 
 def values(
@@ -225,7 +182,7 @@ def values(
 ) -> list[ValueRow]:
     """Return each distinct value and how often it was read."""
     rows = connection.execute(_VALUES, _parameters(organization_id, targets, cut)).fetchall()
-    return [ValueRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5]) for row in rows]
+    return [ValueRow(_place(row[:5]), row[5], row[6]) for row in rows]
 
 
 def points(
@@ -237,9 +194,14 @@ def points(
     """
     rows = connection.execute(_POINTS, _parameters(organization_id, targets, cut)).fetchall()
     return [
-        PointRow(row[0], row[1], row[2], tuple(row[3]), row[4], row[5], row[6], row[7])
+        PointRow(Place(row[0], 0, row[2], row[3], tuple(row[4])), row[1], Point(*row[5:8]), row[8])
         for row in rows
     ]
+
+
+def _place(row: Sequence[Any]) -> Place:
+    target, window, subject, meter_version, dimensions = row
+    return Place(target, window, subject, meter_version, tuple(dimensions))
 
 
 def _parameters(organization_id: UUID, targets: Sequence[Target], cut: Range) -> dict[str, object]:

@@ -8,6 +8,7 @@ from uuid import uuid4
 from farebox.postgres.server.account import Account
 from farebox.postgres.server.binaries import Binaries
 from farebox.postgres.server.layout import (
+    SYNC_OPTIONS,
     Layout,
     make_owned,
     remove,
@@ -85,6 +86,7 @@ def initialize(work: Path, binaries: Binaries, account: Account, password: str) 
             "--builtin-locale=C.UTF-8",
             "--encoding=UTF8",
             "--data-checksums",
+            *SYNC_OPTIONS,
         ],
         account,
         work,

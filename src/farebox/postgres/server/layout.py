@@ -7,6 +7,7 @@ because it got that name by a rename after everything in it was on disk.
 import hashlib
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from msgspec import Struct
@@ -17,6 +18,10 @@ from farebox.postgres.server.refusal import ServerCode, ServerError
 PORT = 5432
 # sun_path holds 108 bytes with the final zero on Linux, 104 on macOS.
 SOCKET_PATH_BYTES_MAX = 103
+
+# One system call that writes out the file system, in place of a thousand that write out a file
+# each: as durable, and half as long on a busy disk.
+SYNC_OPTIONS = ("--sync-method=syncfs",) if sys.platform == "linux" else ()
 
 
 class Layout(Struct, frozen=True):

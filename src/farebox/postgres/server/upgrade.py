@@ -16,7 +16,7 @@ from farebox.postgres.server.cluster import (
     make_work,
     take_place,
 )
-from farebox.postgres.server.layout import PORT, Layout, remove, rename_durably
+from farebox.postgres.server.layout import PORT, SYNC_OPTIONS, Layout, remove, rename_durably
 from farebox.postgres.server.process import (
     forget_dead_locks,
     leave_running,
@@ -68,6 +68,7 @@ def upgrade(layout: Layout, binaries: Binaries, account: Account, password: str)
             f"--new-datadir={work / 'cluster'}",
             f"--socketdir={layout.socket}",
             f"--username={SUPERUSER}",
+            *SYNC_OPTIONS,
         ],
         account,
         work,

@@ -1,0 +1,84 @@
+"""Real PostgreSQL for every test that asks: one embedded server a session, migrated once."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from farebox.access.id import uuidv7
+from farebox.postgres import access, stream
+from farebox.postgres.migrate import ensure_runtime_role, migrate
+from farebox.postgres.server.supervisor import open_server
+from farebox.postgres.session import Pool, open_pool, unbound
+
+OWNER, RUNTIME = "farebox_owner", "farebox_app"
+
+
+def new_id() -> UUID:
+    """Return a fresh time-ordered id."""
+    return uuidv7(int(datetime.now(UTC).timestamp() * 1000), os.urandom(10))
+
+
+@pytest.fixture(scope="session")
+def superuser_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Return the URL of a server of this test session; `fsync` is on, as everywhere."""
+    directory = Path(tmp_path_factory.mktemp("postgres"))
+    # The server's own user must be able to reach its directory below pytest's closed one.
+    for parent in (directory, directory.parent, directory.parent.parent):
+        if parent.is_dir() and parent.stat().st_uid == os.getuid() and "pytest" in str(parent):
+            parent.chmod(0o711)
+    with open_server(directory / "data") as server:
+        yield server.superuser_url
+
+
+@pytest.fixture(scope="session")
+def owner_url(superuser_url: str) -> str:
+    """Return the owner's URL of a migrated database named `farebox_test`."""
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"create role {OWNER} login createrole password 'owner'")
+        connection.execute(f"create database farebox_test owner {OWNER}")
+    url = make_conninfo(superuser_url, user=OWNER, password="owner", dbname="farebox_test")
+    migrate(url)
+    ensure_runtime_role(url, RUNTIME, "runtime")
+    return url
+
+
+@pytest.fixture(scope="session")
+def runtime_url(owner_url: str) -> str:
+    """Return the URL with which Farebox itself connects."""
+    return make_conninfo(owner_url, user=RUNTIME, password="runtime")
+
+
+@pytest.fixture(scope="session")
+def pool(runtime_url: str) -> Iterator[Pool]:
+    pool = open_pool(runtime_url)
+    with unbound(pool) as connection:
+        now = datetime.now(UTC)
+        stream.ensure_partitions(connection, [now.date(), (now + timedelta(days=31)).date()])
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def new_organization(pool: Pool) -> Callable[[], UUID]:
+    """Return a function that makes an empty organization; row-level security keeps tests apart."""
+
+    def make() -> UUID:
+        organization_id = new_id()
+        with unbound(pool) as connection:
+            access.create_organization(
+                connection, organization_id, str(organization_id), "Test", datetime.now(UTC)
+            )
+        return organization_id
+
+    return make
+
+
+@pytest.fixture
+def organization_id(new_organization: Callable[[], UUID]) -> UUID:
+    return new_organization()
