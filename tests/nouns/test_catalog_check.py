@@ -341,6 +341,9 @@ def test_a_customers_key_is_a_subject_of_its_own() -> None:
         "customers: [{key: a, subjects: [northwind]}]"
     )
     assert [] == problems_of("customers: [{key: a, subjects: [a]}]")
+    assert [("subject_duplicate", "/customers/0/subjects/2")] == problems_of(
+        "customers: [{key: a, subjects: [b, c, b]}]"
+    )
 
 
 def test_a_subject_may_move_within_one_document() -> None:

@@ -238,6 +238,22 @@ def test_a_forked_child_does_not_stop_the_server_of_its_parent(data: Path) -> No
         assert server.pid is not None
 
 
+def test_a_server_of_data_that_was_replaced_under_it_is_not_taken_for_the_new(data: Path) -> None:
+    layout = Layout(root=data)
+    with open_server(data):
+        moved = layout.cluster.rename(data / "moved")
+        (layout.cluster / "global").mkdir(parents=True)
+        (layout.cluster / "PG_VERSION").write_bytes((moved / "PG_VERSION").read_bytes())
+        (layout.cluster / "global" / "pg_control").write_bytes(b"8 bytes.")
+        owner = moved.stat()
+        os.chown(layout.cluster, owner.st_uid, owner.st_gid)
+        with pytest.raises(ServerError) as refusal:
+            open_server(data)
+        assert ServerCode.WRONG_SERVER == refusal.value.code
+        shutil.rmtree(layout.cluster)
+        moved.rename(layout.cluster)
+
+
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
     directory = Path(tempfile.mkdtemp(prefix="farebox-test-"))

@@ -184,7 +184,9 @@ def test_an_upgrade_that_fails_leaves_the_data_as_it_was(layout: Layout) -> None
         autocommit=True,
     ) as connection:
         connection.execute("ALTER DATABASE farebox ALLOW_CONNECTIONS false")
-    with pytest.raises(ServerError, match="All non-template0 databases must allow connections") as refusal:
+    with pytest.raises(
+        ServerError, match="All non-template0 databases must allow connections"
+    ) as refusal:
         open_server(layout.root)
     assert ServerCode.UPGRADE_FAILED == refusal.value.code
     assert 16 == major_version(layout.cluster)

@@ -5,10 +5,10 @@ from decimal import Decimal
 
 from farebox.catalog.expression import (
     Division,
+    Expression,
     Extreme,
     Field,
     Negation,
-    Expression,
     Number,
     Operation,
     Rounding,

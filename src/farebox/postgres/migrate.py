@@ -9,6 +9,7 @@ from hashlib import sha256
 from importlib.resources import files
 
 import psycopg
+from procrastinate.schema import SchemaManager
 from psycopg import sql
 
 _LOCK = 0x66617265  # "fare": one migration at a time, whoever starts it
@@ -66,7 +67,22 @@ def migrate(owner_url: str, steps: list[Migration] | None = None) -> list[str]:
                     (step.name, step.digest),
                 )
             applied.append(step.name)
+        _ensure_jobs(connection)
     return applied
+
+
+def _ensure_jobs(connection: psycopg.Connection) -> None:
+    """Give the job library its tables, in a schema of their own: they belong to no organization."""
+    if connection.execute("select to_regnamespace('jobs')").fetchone() != (None,):
+        return
+    with connection.transaction():
+        connection.execute("create schema jobs; set local search_path = jobs")
+        connection.execute(SchemaManager.get_schema().encode())
+        connection.execute(
+            "grant usage on schema jobs to farebox_runtime;"
+            "grant select, insert, update, delete on all tables in schema jobs to farebox_runtime;"
+            "grant usage on all sequences in schema jobs to farebox_runtime"
+        )
 
 
 def ensure_runtime_role(owner_url: str, role: str, password: str) -> None:

@@ -133,22 +133,23 @@ def copy_line(
     digest: str,
     time: datetime,
     attributes: tuple[str, str, str, str | None],
-    readings: tuple[str, str, str, str, str, str],
+    readings: str,
     payload: str,
 ) -> str:
     """Format one row for COPY, without its sequence.
 
     attributes: source, id, type, subject. readings: the six arrays as PostgreSQL literals, in the
-    order of the table, `\\N` for none.
+    order of the table, separated by tabs.
     """
     source, identifier, kind, subject = attributes
+    if _SPECIAL.search(f"{source}{identifier}{kind}{subject}"):
+        source, identifier, kind = escape(source), escape(identifier), escape(kind)
+        subject = None if subject is None else escape(subject)
     if "\\" in payload:
         payload = payload.replace("\\", "\\\\")
     return (
-        f"{key}\t{digest}\t{time.isoformat()}\t{escape(source)}\t{escape(identifier)}"
-        f"\t{escape(kind)}\t{NULL if subject is None else escape(subject)}\t"
-        + "\t".join(readings)
-        + f"\t{payload}\n"
+        f"{key}\t{digest}\t{time.isoformat()}\t{source}\t{identifier}\t{kind}"
+        f"\t{NULL if subject is None else subject}\t{readings}\t{payload}\n"
     )
 
 

@@ -171,12 +171,19 @@ create function ensure_event_partition(month date) returns void
 declare
     first_day date := date_trunc('month', month)::date;
     name text := 'event_' || to_char(first_day, 'YYYYMM');
+    starts timestamptz := first_day::timestamp at time zone 'UTC';
+    ends timestamptz := (first_day + interval '1 month')::timestamp at time zone 'UTC';
 begin
+    perform pg_advisory_xact_lock(1702260340); -- one at a time, whoever asks
     if to_regclass('public.' || name) is null then
+        execute format('create table %I (like event including defaults including indexes)', name);
+        -- Rows that came before their month had a partition move from the default one.
         execute format(
-            'create table %I partition of event for values from (%L) to (%L)', name,
-            first_day::timestamp at time zone 'UTC',
-            (first_day + interval '1 month')::timestamp at time zone 'UTC');
+            'with moved as (delete from event_default'
+            ' where received_at >= %L and received_at < %L returning *)'
+            ' insert into %I select * from moved', starts, ends, name);
+        execute format('alter table event attach partition %I for values from (%L) to (%L)',
+            name, starts, ends);
     end if;
 end $$;
 revoke execute on function ensure_event_partition(date) from public;

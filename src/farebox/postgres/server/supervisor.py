@@ -51,7 +51,6 @@ class Server:
         self._layout = layout
         self._account = account
         self._settings = dict(settings)
-        self._process = os.getpid()
         self._users = FileLock(layout.users)
         try:
             self._users.share()
@@ -92,7 +91,7 @@ class Server:
             gate.close()
 
     def close(self) -> None:
-        """Leave the server; the last one to leave stops it. In a forked child, only leave."""
+        """Leave the server; the last one to leave stops it. A forked child is one more user."""
         self._leave(even_if_used=False)
 
     def stop(self) -> None:
@@ -117,9 +116,6 @@ class Server:
         if not self._open:
             return
         self._open = False
-        if os.getpid() != self._process:
-            self._users.close()
-            return
         gate = _pass_gate(self._layout)
         self._users.close()
         alone = FileLock(self._layout.users)

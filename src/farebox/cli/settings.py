@@ -1,0 +1,40 @@
+"""What the environment says: where the database is, where data lives, where to listen."""
+
+import os
+from pathlib import Path
+
+from msgspec import Struct
+
+PORT = 8377
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Settings of one process.
+
+    database_url: of the runtime role; none starts the embedded PostgreSQL in `data_directory`.
+    owner_database_url: of the role that owns the tables; with it, `serve` migrates at its start.
+    """
+
+    database_url: str | None
+    owner_database_url: str | None
+    data_directory: Path
+    host: str
+    port: int
+
+
+def read_settings(environment: "os._Environ[str] | dict[str, str]" = os.environ) -> Settings:
+    """Read FAREBOX_DATABASE_URL, FAREBOX_OWNER_DATABASE_URL, FAREBOX_DATA, _HOST and _PORT."""
+    return Settings(
+        database_url=environment.get("FAREBOX_DATABASE_URL") or None,
+        owner_database_url=environment.get("FAREBOX_OWNER_DATABASE_URL") or None,
+        data_directory=Path(environment.get("FAREBOX_DATA") or _default_data()).absolute(),
+        host=environment.get("FAREBOX_HOST") or "127.0.0.1",
+        port=int(environment.get("FAREBOX_PORT") or PORT),
+    )
+
+
+def _default_data() -> Path:
+    if os.name == "posix" and os.geteuid() == 0:
+        return Path("/var/lib/farebox")
+    home = os.environ.get("XDG_DATA_HOME")
+    return (Path(home) if home else Path.home() / ".local" / "share") / "farebox"

@@ -1,0 +1,47 @@
+"""Keep rollups close behind the stream: a loop in every server process, one folder at a time.
+
+A pass every second, rather than one for each commit, lets many events of a series meet in one
+update. Until then they are read from the stream, so an answer is current all the same.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import structlog
+
+from farebox.flows.fold_rollups import EVENTS_A_STEP, fold_rollups
+from farebox.postgres import rollup
+from farebox.postgres.session import Pool, unbound
+
+PAUSE_SECONDS = 1.0
+
+_log = structlog.get_logger()
+
+
+async def keep_folding(pool: Pool, clock: Callable[[], datetime]) -> None:
+    """Fold until cancelled; an error is logged and the next pass tries again."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="fold") as thread:
+        while True:
+            try:
+                await loop.run_in_executor(thread, fold_all, pool, clock)
+            except Exception as error:
+                # The database may be gone for a while; the stream keeps what is not folded.
+                _log.warning("fold_failed", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def fold_all(pool: Pool, clock: Callable[[], datetime]) -> int:
+    """Fold every organization that is behind and return how many events that were."""
+    with unbound(pool) as connection:
+        behind = rollup.organizations_to_fold(connection)
+    total = 0
+    for organization_id in behind:
+        while True:
+            folded = fold_rollups(pool, organization_id, clock())
+            total += folded
+            if folded < EVENTS_A_STEP:
+                break
+    return total

@@ -1,0 +1,61 @@
+"""Background jobs on PostgreSQL: what takes longer than a request, and what comes with the day."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from procrastinate import App, PsycopgConnector
+
+from farebox.flows.bill import bill
+from farebox.postgres.session import Pool, unbound
+from farebox.postgres.stream import ensure_partitions
+
+MONTHS_AHEAD = 3
+
+
+def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> App:
+    """Return the jobs of this installation; a job is deferred and worked on by any process."""
+    app = App(
+        connector=PsycopgConnector(
+            conninfo=url, kwargs={"options": "-c search_path=jobs"}, min_size=1, max_size=3
+        )
+    )
+
+    @app.task(name="bill", pass_context=False)
+    def run_billing(organization_id: str, run_id: str, as_of: str, finalize: bool) -> None:
+        """Do a billing run; done again after a crash, it goes on where it was."""
+        bill(
+            pool,
+            UUID(organization_id),
+            UUID(run_id),
+            datetime.fromisoformat(as_of),
+            clock,
+            new_id,
+            finalize=finalize,
+        )
+
+    @app.periodic(cron="*/2 * * * *")
+    @app.task(name="retry_stalled", queueing_lock="retry_stalled")
+    async def run_retry_stalled(timestamp: int) -> None:
+        """Take up the jobs whose worker died; every job here may be done twice."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        for job in await app.job_manager.get_stalled_jobs():
+            await app.job_manager.retry_job(job)
+
+    @app.periodic(cron="17 3 * * *")
+    @app.task(name="ensure_partitions", queueing_lock="ensure_partitions")
+    def run_ensure_partitions(timestamp: int) -> None:
+        """Make next months' partitions of the event stream."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        make_partitions(pool, clock())
+
+    return app
+
+
+def make_partitions(pool: Pool, now: datetime) -> None:
+    """Make the partitions of this month and the next ones."""
+    months = {
+        (now + timedelta(days=31 * ahead)).date().replace(day=1) for ahead in range(MONTHS_AHEAD)
+    }
+    with unbound(pool) as connection:
+        ensure_partitions(connection, sorted(months))
