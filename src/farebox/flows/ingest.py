@@ -28,42 +28,64 @@ def ingest(
     revision: of the catalog that read them; StaleCatalog is raised when a newer one is in force.
     known_series: ids that are committed already; it grows by what this call commits.
     """
+    first_of, outcomes = _first_of_each_key(events)
+    added = _unknown_series(first_of, known_series)
     with transaction(pool, organization_id) as connection:
+        stream.stage(connection, [event.line for event in first_of])
+        # From here to the commit nobody else appends, and the catalog stays as it is.
         head = stream.lock_head(connection, organization_id)
         if head.catalog_revision != revision:
             raise StaleCatalog
-        known = stream.known_keys(connection, organization_id, (event.key for event in events))
-        outcomes, fresh = _sort_out(events, known)
-        added = _unknown_series(fresh, known_series)
+        known = stream.find_staged(connection, organization_id)
+        if known:
+            stream.drop_staged(connection, list(known))
+        fresh = [event for place, event in enumerate(first_of) if place not in known]
         if fresh:
             if added:
                 stream.add_series(connection, organization_id, added)
-            first = head.last_sequence + 1
-            stream.append(connection, organization_id, first, [event.line for event in fresh], now)
+            stream.append(connection, organization_id, head, len(fresh), now)
             unread = _unread(fresh)
             if unread:
-                stream.count_unread(
-                    connection, organization_id, unread, head.last_sequence + len(fresh)
-                )
-    known_series.update(one.series_id for one in added)
-    return outcomes
+                last = head.last_sequence + len(fresh)
+                stream.count_unread(connection, organization_id, unread, last)
+            known_series.update(one.series_id for one in added)
+    return _answer(first_of, known, outcomes)
 
 
-def _sort_out(
-    events: Sequence[Prepared], known: dict[str, str]
-) -> tuple[list[Outcome], list[Prepared]]:
-    outcomes: list[Outcome] = []
-    fresh: list[Prepared] = []
+def _first_of_each_key(
+    events: Sequence[Prepared],
+) -> tuple[list[Prepared], list[Outcome | int]]:
+    """Return the events to compare with the stream, and for each event its place among them.
+
+    An event whose key came before in the same call is told at once: a duplicate or a conflict.
+    """
+    places: dict[str, int] = {}
+    first_of: list[Prepared] = []
+    outcomes: list[Outcome | int] = []
     for event in events:
-        digest = known.get(event.key)
-        if digest is None:
-            known[event.key] = event.digest
-            outcomes.append(Outcome.ACCEPTED)
-            fresh.append(event)
+        place = places.setdefault(event.key, len(first_of))
+        if place == len(first_of):
+            first_of.append(event)
+            outcomes.append(place)
         else:
-            same = digest == event.digest
+            same = first_of[place].digest == event.digest
             outcomes.append(Outcome.DUPLICATE if same else Outcome.CONFLICT)
-    return outcomes, fresh
+    return first_of, outcomes
+
+
+def _answer(
+    first_of: Sequence[Prepared], known: dict[int, str], outcomes: Sequence[Outcome | int]
+) -> list[Outcome]:
+    answers: list[Outcome] = []
+    for outcome in outcomes:
+        if isinstance(outcome, Outcome):
+            answers.append(outcome)
+        elif outcome not in known:
+            answers.append(Outcome.ACCEPTED)
+        else:
+            same = known[outcome] == first_of[outcome].digest
+            answers.append(Outcome.DUPLICATE if same else Outcome.CONFLICT)
+    return answers
 
 
 def _unknown_series(events: Sequence[Prepared], known: set[str]) -> list[Series]:

@@ -12,7 +12,7 @@ from farebox.metering.series import Series
 
 INCOMING = (
     "create temporary table if not exists incoming ("
-    " sequence bigint, key uuid, digest uuid, time timestamptz,"
+    " position integer, key uuid, digest uuid, time timestamptz,"
     ' source text collate "C", id text collate "C", type text collate "C",'
     ' subject text collate "C", series uuid[], quantities numeric[],'
     " value_series uuid[], value_texts text[], point_series uuid[], point_quantities numeric[],"
@@ -67,15 +67,31 @@ def raise_catalog_revision(connection: Connection, organization_id: UUID) -> Hea
     return head
 
 
-def known_keys(
-    connection: Connection, organization_id: UUID, keys: Iterable[str]
-) -> dict[str, str]:
-    """Return the digest of each event key that is in the stream; keys and digests are 32 hex."""
+def stage(connection: Connection, lines: Sequence[str]) -> None:
+    """Copy rows to where they can be compared and appended from; a line is `copy_line`'s."""
+    with connection.cursor().copy("copy incoming from stdin") as copy:
+        copy.write("".join([f"{position}\t{line}" for position, line in enumerate(lines)]))
+
+
+def find_staged(connection: Connection, organization_id: UUID) -> dict[int, str]:
+    """Return which staged rows are in the stream already: position to digest there (32 hex)."""
     rows = connection.execute(
-        "select key, digest from event_key where organization_id = %s and key = any(%s::uuid[])",
-        (organization_id, "{" + ",".join(keys) + "}"),
+        "select i.position, k.digest from incoming i cross join lateral ("
+        " select digest from event_key where organization_id = %s and key = i.key offset 0) k",
+        (organization_id,),
     ).fetchall()
-    return {key.hex: digest.hex for key, digest in rows}
+    return {position: digest.hex for position, digest in rows}
+
+
+def drop_staged(connection: Connection, positions: Sequence[int]) -> None:
+    """Take rows away and close the gaps they leave."""
+    connection.execute("delete from incoming where position = any(%s)", (list(positions),))
+    connection.execute(
+        "update incoming set position = numbered.position from"
+        " (select key, row_number() over (order by position) - 1 as position from incoming)"
+        " numbered"
+        " where incoming.key = numbered.key"
+    )
 
 
 def add_series(connection: Connection, organization_id: UUID, series: Sequence[Series]) -> None:
@@ -99,31 +115,28 @@ def add_series(connection: Connection, organization_id: UUID, series: Sequence[S
 def append(
     connection: Connection,
     organization_id: UUID,
-    first_sequence: int,
-    lines: Sequence[str],
+    head: Head,
+    count: int,
     received_at: datetime,
 ) -> None:
-    """Append rows whose keys are new, in sequence from `first_sequence`, and move the head.
+    """Append the `count` staged rows, whose keys are new, and move the head.
 
-    The caller holds the head. A line is what `copy_line` made.
+    The caller holds the head; sequences follow it without a gap.
     """
-    with connection.cursor().copy("copy incoming from stdin") as copy:
-        copy.write(
-            "".join(f"{sequence}\t{line}" for sequence, line in enumerate(lines, first_sequence))
-        )
     connection.execute(
         "with keys as ("
         " insert into event_key (organization_id, key, digest, sequence)"
-        " select %(org)s, key, digest, sequence from incoming),"
+        " select %(org)s, key, digest, %(first)s + position from incoming),"
         "rows as ("
         f" insert into event (organization_id, sequence, received_at, time, {_ROW})"
-        f" select %(org)s, sequence, %(received_at)s, time, {_ROW} from incoming)"
-        " update stream_head set last_sequence = %(last)s"
+        f" select %(org)s, %(first)s + position, %(received_at)s, time, {_ROW} from incoming)"
+        " update stream_head set last_sequence = last_sequence + %(count)s"
         " where organization_id = %(org)s and shard = 0",
         {
             "org": organization_id,
+            "first": head.last_sequence + 1,
+            "count": count,
             "received_at": received_at,
-            "last": first_sequence + len(lines) - 1,
         },
     )
 

@@ -237,7 +237,7 @@ def _adjust(
 ) -> list[ChargeLine]:
     shares = [take_percent(each.amount, adjustments.discount_percent) for each in rated]
     net = [_plus(each.amount, share) for each, share in zip(rated, shares, strict=True)]
-    left = min(adjustments.discount_amount, max(sum(net, ZERO), ZERO))
+    left = min(adjustments.discount_amount, sum(net, ZERO))
     limit = None if adjustments.maximum is None else to_currency(adjustments.maximum, currency)
     billed = ZERO
     lines: list[ChargeLine] = []

@@ -1,0 +1,88 @@
+"""The one registry of every code that the API answers with, and the status that goes with each.
+
+The nouns name their own refusals; what only HTTP can refuse is named here. `docs/problems.md` has
+a heading for every code of this registry.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+
+from farebox.access.key import KeyRefusal
+from farebox.catalog.code import CatalogCode
+from farebox.catalog.meter_check import MeterCode
+from farebox.catalog.price_check import PriceCode
+from farebox.events.refusal import EventCode, RequestCode
+from farebox.metering.reading import ReadingCode
+
+
+class HttpCode(StrEnum):
+    """What goes wrong before or around what was asked for."""
+
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BODY_CUT_SHORT = "body_cut_short"
+    UNSUPPORTED_ENCODING = "unsupported_encoding"
+    ENCODING_INVALID = "encoding_invalid"
+    PARAMETER_INVALID = "parameter_invalid"
+    CURSOR_INVALID = "cursor_invalid"
+    KEY_MISMATCH = "key_mismatch"
+    CUSTOMER_KEY_REFUSED = "customer_key_refused"
+    PRECONDITION_FAILED = "precondition_failed"
+    NOTHING_TO_PUBLISH = "nothing_to_publish"
+    IDEMPOTENCY_KEY_INVALID = "idempotency_key_invalid"
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    CONFLICT = "conflict"
+    OVERLOADED = "overloaded"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    INTERNAL = "internal"
+
+
+ENUMS: tuple[type[StrEnum], ...] = (
+    HttpCode,
+    KeyRefusal,
+    RequestCode,
+    EventCode,
+    ReadingCode,
+    CatalogCode,
+    MeterCode,
+    PriceCode,
+)
+"""Every enum whose members may stand in an answer; a flow's own refusals join here."""
+
+_STATUS: Mapping[str, int] = {
+    HttpCode.NOT_FOUND: 404,
+    HttpCode.METHOD_NOT_ALLOWED: 405,
+    HttpCode.BODY_CUT_SHORT: 400,
+    HttpCode.UNSUPPORTED_ENCODING: 415,
+    HttpCode.ENCODING_INVALID: 400,
+    HttpCode.PARAMETER_INVALID: 400,
+    HttpCode.CURSOR_INVALID: 400,
+    HttpCode.CUSTOMER_KEY_REFUSED: 403,
+    HttpCode.PRECONDITION_FAILED: 412,
+    HttpCode.NOTHING_TO_PUBLISH: 409,
+    HttpCode.IDEMPOTENCY_KEY_INVALID: 400,
+    HttpCode.CONFLICT: 409,
+    HttpCode.OVERLOADED: 429,
+    HttpCode.DATABASE_UNAVAILABLE: 503,
+    HttpCode.INTERNAL: 500,
+    KeyRefusal.KEY_MISSING: 401,
+    KeyRefusal.KEY_MALFORMED: 401,
+    KeyRefusal.KEY_UNKNOWN: 401,
+    KeyRefusal.KEY_REVOKED: 401,
+    KeyRefusal.SCOPE_MISSING: 403,
+    RequestCode.BODY_TOO_LARGE: 413,
+    RequestCode.UNSUPPORTED_MEDIA_TYPE: 415,
+    RequestCode.NOT_UTF8: 400,
+    RequestCode.MALFORMED_JSON: 400,
+    RequestCode.BATCH_TOO_LARGE: 413,
+}
+
+
+def status_of(code: str) -> int:
+    """Return the HTTP status of a code; what is not said otherwise is a 422."""
+    return _STATUS.get(code, 422)
+
+
+def all_codes(enums: Iterable[type[StrEnum]] = ENUMS) -> list[str]:
+    """Return every code once; nouns that mean the same share a code."""
+    return list(dict.fromkeys(code.value for enum in enums for code in enum))
