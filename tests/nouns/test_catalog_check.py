@@ -2,6 +2,7 @@
 
 import importlib.resources
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -264,6 +265,18 @@ def test_every_code_has_its_row_in_order() -> None:
     assert list(CatalogCode) == [row[0] for row in ROWS]
 
 
+def test_every_code_has_its_heading_in_the_docs_in_order() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text("utf-8")
+    headings = [line[4:] for line in docs.splitlines() if line.startswith("### ")]
+    assert list(CatalogCode) == headings
+
+
+def test_the_example_in_the_docs_is_a_catalog_without_fault() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "catalog.md").read_text("utf-8")
+    text = docs.split("```yaml\n")[1].split("```")[0]
+    assert [] == check_document(read(text), Document())
+
+
 def test_a_document_may_refer_to_what_is_stored_and_to_itself() -> None:
     text = """
 rate_cards:
@@ -371,3 +384,37 @@ def test_countries_are_those_of_the_time_zone_database() -> None:
     table = (importlib.resources.files("tzdata") / "zoneinfo" / "iso3166.tab").read_text("utf-8")
     codes = {line[:2] for line in table.splitlines() if line and not line.startswith("#")}
     assert codes == COUNTRIES
+
+
+@pytest.mark.parametrize(
+    "term", ["fixed: 0.1", "minimum: 1", "maximum: 1", "free_events: 5", "free_amount: 5"]
+)
+def test_every_term_for_an_event_needs_the_events(term: str) -> None:
+    for meter, expected in (
+        ("payments", []),
+        ("tokens", [("per_event_required", "/rate_cards/0/rates/0/price")]),
+    ):
+        price = f"{{model: percentage, percent: 1, {term}}}"
+        text = f"""
+rate_cards:
+- {{key: a, currency: USD, rates: [{{meter: {meter}, price: {price}}}]}}
+"""
+        assert expected == problems_of(text)
+
+
+def test_a_clash_within_one_document_is_told_once() -> None:
+    text = """
+rate_cards:
+- {key: pounds, currency: GBP}
+plans:
+- {key: british, currency: USD, rate_card: pounds}
+customers:
+- {key: a, rate_card: list-eur}
+subscriptions:
+- {key: a-team, customer: a, plan: team, start: 2026-01-01T00:00:00Z}
+"""
+    expected = [
+        ("currency_mismatch", "/plans/0/rate_card"),
+        ("currency_mismatch", "/subscriptions/0/plan"),
+    ]
+    assert expected == problems_of(text)

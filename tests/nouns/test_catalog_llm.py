@@ -62,6 +62,7 @@ def test_the_same_model_elsewhere_is_another_one() -> None:
     prices = llm_rate_card(["azure/gpt-4o", "gpt-4o"], AT)
     assert {"azure/gpt-4o", "gpt-4o"} == {key[0] for key in units(prices)}
     assert {"gpt-4o"} == {alias.canonical for alias in prices.aliases}
+    assert () == llm_rate_card(["azure/gpt-4o"], AT).aliases
 
 
 def test_what_has_no_price_is_named_and_not_guessed() -> None:
@@ -88,6 +89,12 @@ def test_each_change_of_a_price_is_a_version() -> None:
     versions = llm_rate_cards(["o3", "gpt-4o"], since, until)
     expected = [since, datetime(2025, 6, 10, tzinfo=UTC)]
     assert expected == [version.card.effective_from for version in versions]
+
+
+def test_a_change_of_what_is_not_priced_here_is_no_version() -> None:
+    # On 5 January 2026 the price of its web searches changed, and no other.
+    since, until = datetime(2025, 12, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC)
+    assert 1 == len(llm_rate_cards(["gemini-3-flash-preview"], since, until))
 
 
 def test_the_preset_is_a_catalog_without_fault() -> None:

@@ -276,6 +276,7 @@ def test_lines_explain_themselves_and_keep_the_limits(
         assert line.exact == line.rated + sum(step.amount for step in line.applied)
         assert line.amount == to_currency(line.exact, currency)
         assert line.rated == sum(part.amount for part in line.parts)
+        assert line.exact >= 0 or line.rated < 0
         used = sum((row.quantity for row in line.breakdown), ZERO)
         assert line.quantity == used + sum(step.quantity for step in line.applied)
         kinds = [step.kind for step in line.applied]

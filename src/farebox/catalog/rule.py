@@ -198,10 +198,8 @@ def period_of(subscription: Subscription, pointer: str) -> Iterator[Problem]:
 
 
 def needs_events(price: Price) -> bool:
-    if not isinstance(price, Percentage):
-        return False
-    terms = (price.minimum, price.maximum, price.free_events, price.free_amount)
-    return price.fixed != 0 or any(term is not None for term in terms)
+    """Whether the price needs the reading of every event, which only `per_event` meters keep."""
+    return isinstance(price, Percentage) and price.reads_each_event
 
 
 def _dimensions(price: Price) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,12 @@ def count_organizations(connection: Connection) -> int:
     return int(row[0])
 
 
+def find_organization(connection: Connection, key: str) -> UUID | None:
+    """Return the organization with this key; needs no organization."""
+    row = connection.execute("select find_organization(%s)", (key,)).fetchone()
+    return None if row is None else row[0]
+
+
 def create_organization(
     connection: Connection, organization_id: UUID, key: str, name: str, now: datetime
 ) -> None:

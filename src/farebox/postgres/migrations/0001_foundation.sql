@@ -385,6 +385,10 @@ create function count_organizations() returns bigint
     language sql stable security definer set search_path = public, pg_temp
     as $$ select count(*) from organization $$;
 
+create function find_organization(wanted text) returns uuid
+    language sql stable security definer set search_path = public, pg_temp
+    as $$ select organization_id from organization where key = wanted $$;
+
 create function create_organization(id uuid, new_key text, new_name text, now timestamptz)
     returns void
     language sql security definer set search_path = public, pg_temp
@@ -394,6 +398,6 @@ create function create_organization(id uuid, new_key text, new_name text, now ti
     insert into watermark values (id, 0, now) $$;
 
 revoke execute on function find_api_key(bytea), organizations_to_fold(), count_organizations(),
-    create_organization(uuid, text, text, timestamptz) from public;
+    find_organization(text), create_organization(uuid, text, text, timestamptz) from public;
 grant execute on function find_api_key(bytea), organizations_to_fold(), count_organizations(),
-    create_organization(uuid, text, text, timestamptz) to farebox_runtime;
+    find_organization(text), create_organization(uuid, text, text, timestamptz) to farebox_runtime;

@@ -1,7 +1,6 @@
 """A cluster, PostgreSQL's word for one server's data: made whole or not at all, and identified."""
 
 import secrets
-import struct
 from pathlib import Path
 from uuid import uuid4
 
@@ -26,10 +25,10 @@ def major_version(cluster: Path) -> int:
     return int((cluster / "PG_VERSION").read_text())
 
 
-def system_identifier(cluster: Path) -> int:
+def system_identifier(cluster: Path) -> bytes:
     """Return the number drawn when the cluster was made: the first eight bytes of pg_control."""
     with (cluster / "global" / "pg_control").open("rb") as file:
-        return int(struct.unpack("=Q", file.read(8))[0])
+        return file.read(8)
 
 
 def read_password(layout: Layout) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from farebox.postgres.server.account import Account
 from farebox.postgres.server.binaries import Binaries
@@ -46,9 +46,10 @@ def join(layout: Layout, password: str, database: str) -> bool:
     while True:
         answer = _ask(layout, password, database)
         now = time.monotonic()
-        if answer in {Answer.READY, Answer.NO_DATABASE}:
-            _have_database(layout, password, database, answer)
+        if answer is Answer.READY:
             return True
+        if answer is Answer.NO_DATABASE:
+            _make_database(layout, password, database)
         if answer is Answer.SILENT:
             pid = running(layout.cluster)
             if pid is None:
@@ -91,9 +92,10 @@ def _wait(layout: Layout, pid: int, password: str, database: str) -> bool:
     while True:
         alive = lives(pid)
         answer = _ask(layout, password, database)
-        if answer in {Answer.READY, Answer.NO_DATABASE}:
-            _have_database(layout, password, database, answer)
+        if answer is Answer.READY:
             return True
+        if answer is Answer.NO_DATABASE:
+            _make_database(layout, password, database)
         if not alive:
             return False
         if time.monotonic() > deadline:
@@ -139,24 +141,25 @@ def _connect(layout: Layout, password: str, database: str) -> psycopg.Connection
 
 
 def _verify(layout: Layout, connection: psycopg.Connection[tuple[object]]) -> None:
-    row = connection.execute("SELECT system_identifier FROM pg_control_system()").fetchone()
-    # Our side reads the file by its path, the server from the directory it was started in.
-    expected = system_identifier(layout.cluster)
-    if row is None or row[0] != expected:
+    # A relative path is read where the server was started, even if that directory was moved since;
+    # pg_control_system() would read what lies at the old path now.
+    row = connection.execute("SELECT pg_read_binary_file('global/pg_control', 0, 8)").fetchone()
+    if row is None or row[0] != system_identifier(layout.cluster):
         raise ServerError(
             ServerCode.WRONG_SERVER,
-            f"the server at {layout.socket} is not that of {layout.cluster} (system identifier "
-            f"{row and row[0]}, expected {expected}). Stop it, then start again.",
+            f"the server at {layout.socket} serves other data than {layout.cluster}, which was "
+            "replaced under it. Stop that server, then start again.",
         )
 
 
-def _have_database(layout: Layout, password: str, database: str, answer: Answer) -> None:
-    if answer is Answer.READY:
-        return
+def _make_database(layout: Layout, password: str, database: str) -> None:
+    """Make the database, unless the statement of a killed process is still at it."""
     try:
         with _connect(layout, password, "postgres") as connection:
             _verify(layout, connection)
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
+    except (errors.DuplicateDatabase, errors.UniqueViolation, errors.ObjectInUse):
+        return  # the next look at the server finds it, or tries again
     except psycopg.Error as error:
         raise failure(
             ServerCode.START_FAILED, f"database {database} could not be made", str(error)

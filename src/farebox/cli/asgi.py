@@ -1,0 +1,55 @@
+"""The application of one server process: made by granian in each of its workers."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from litestar import Litestar
+from litestar.types import ASGIApp
+
+from farebox.cli.runtime import clock, new_id
+from farebox.http.app import create_app
+from farebox.http.state import State
+from farebox.intake.ingest import Intake
+from farebox.postgres.session import Pool, open_pool
+from farebox.worker.fold import keep_folding
+from farebox.worker.jobs import job_app
+
+DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
+"""How a worker learns what its parent opened; set by `serve`, not by people."""
+
+
+def create() -> ASGIApp:
+    """Return the application, with its background work tied to the server's life."""
+    url = os.environ[DATABASE_URL]
+    pool = open_pool(url)
+    intake = Intake(pool, clock)
+    state = State(pool, intake, clock, new_id, os.urandom)
+
+    @asynccontextmanager
+    async def background(_: Litestar) -> AsyncIterator[None]:
+        tasks = [
+            asyncio.create_task(keep_folding(pool, clock)),
+            asyncio.create_task(_work(url, pool)),
+        ]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
+            intake.close()
+            pool.close()
+
+    return create_app(state, lifespan=[background])
+
+
+async def _work(url: str, pool: Pool) -> None:
+    app = job_app(url, pool, clock, new_id)
+    async with app.open_async():
+        await app.run_worker_async(
+            concurrency=2, install_signal_handlers=False, shutdown_graceful_timeout=5
+        )

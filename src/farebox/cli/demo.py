@@ -1,0 +1,184 @@
+"""`farebox demo`: a real hour of LLM traffic, from HTTP events to invoices, checked to the unit.
+
+The events go through the running server, each one twice, in shuffled order, from senders that do
+not wait for each other: what is billed must be what the trace says all the same.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from http.client import HTTPConnection
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from rich.console import Console
+
+from farebox.access.key import Scope
+from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.demo_report import Findings, report
+from farebox.cli.example import example_catalog, example_events, examples_directory
+from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
+from farebox.cli.settings import Settings
+from farebox.flows.apply_catalog import apply_catalog
+from farebox.flows.bill import bill
+from farebox.flows.create_api_key import create_api_key
+from farebox.flows.create_organization import create_organization
+from farebox.postgres import access
+from farebox.postgres.session import unbound
+
+ORGANIZATION = "demo"
+SENDERS = 4
+EVENTS_A_REQUEST = 500
+_READY_SECONDS = 30
+
+
+class Sent(Struct, frozen=True):
+    """What the senders were told: outcomes and how often, and how long it took."""
+
+    outcomes: Counter[str]
+    seconds: float
+
+
+def demo(settings: Settings, detach: bool) -> int:
+    """Run the demo and return its exit code: 0 where every total is the trace's."""
+    console = Console()
+    with open_runtime(settings) as runtime:
+        organization_id = _prepare(runtime)
+        _, key = create_api_key(
+            runtime.pool,
+            organization_id,
+            "demo",
+            [Scope.MANAGE],
+            clock(),
+            new_id,
+            os.urandom,
+        )
+        month = last_month(clock())
+        events = list(example_events(examples_directory() / "llm", month))
+        server = _start_server(runtime, settings)
+        try:
+            _wait_ready(settings, server)
+            with console.status(f"Sending {2 * len(events):,} events over HTTP"):
+                sent = send_twice(settings, key, events)
+            started = time.perf_counter()
+            with console.status("Billing last month"):
+                billed = bill(runtime.pool, organization_id, new_id(), clock(), clock, new_id)
+            findings = Findings(
+                events=events,
+                month=month,
+                outcomes=sent.outcomes,
+                send_seconds=sent.seconds,
+                invoices_made=billed.invoices,
+                bill_seconds=time.perf_counter() - started,
+            )
+            exact = report(console, runtime.pool, organization_id, findings)
+            if detach:
+                return 0 if exact else 1
+            console.print(
+                f"\nConsole: http://{settings.host}:{settings.port}/console\n"
+                f"Sign in with the key {key}\nStop with Ctrl-C."
+            )
+            return server.wait()
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            _stop(server)
+
+
+def last_month(now: datetime) -> datetime:
+    """Return midnight UTC on the first day of the last complete month."""
+    first = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return (first - timedelta(days=1)).replace(day=1)
+
+
+def _prepare(runtime: Runtime) -> UUID:
+    with unbound(runtime.pool) as connection:
+        organization_id = access.find_organization(connection, ORGANIZATION)
+    if organization_id is None:
+        organization_id, _ = create_organization(
+            runtime.pool, ORGANIZATION, "Farebox demo", clock(), new_id, os.urandom
+        )
+    catalog = example_catalog(examples_directory() / "llm")
+    applied = apply_catalog(runtime.pool, organization_id, catalog, clock(), new_id)
+    problems = [one for one in applied if hasattr(one, "code")]
+    assert not problems, problems
+    return organization_id
+
+
+def _start_server(runtime: Runtime, settings: Settings) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        DATABASE_URL: runtime.urls.runtime,
+        "FAREBOX_HOST": settings.host,
+        "FAREBOX_PORT": str(settings.port),
+    }
+    return subprocess.Popen([sys.executable, "-m", "farebox.cli.serve"], env=environment)
+
+
+def _wait_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise SystemExit(f"the server ended with code {server.returncode}; is the port taken?")
+        try:
+            connection = HTTPConnection(settings.host, settings.port, timeout=2)
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"the server was not ready within {_READY_SECONDS} s")
+
+
+def send_twice(settings: Settings, key: str, events: Sequence[dict[str, Any]]) -> Sent:
+    """Send every event twice, shuffled the same way each time, from senders side by side."""
+    doubled = [*events, *events]
+    random.Random(20231116).shuffle(doubled)  # noqa: S311 - an order, not a secret
+    batches = [
+        msgspec.json.encode(doubled[at : at + EVENTS_A_REQUEST])
+        for at in range(0, len(doubled), EVENTS_A_REQUEST)
+    ]
+    started = time.perf_counter()
+    outcomes: Counter[str] = Counter()
+    with ThreadPoolExecutor(SENDERS) as senders:
+        for counted in senders.map(
+            lambda sender: _send(settings, key, batches[sender::SENDERS]), range(SENDERS)
+        ):
+            outcomes.update(counted)
+    return Sent(outcomes, time.perf_counter() - started)
+
+
+def _send(settings: Settings, key: str, batches: Sequence[bytes]) -> Counter[str]:
+    connection = HTTPConnection(settings.host, settings.port, timeout=60)
+    headers = {
+        "Authorization": f"Bearer {key}",
+        "Content-Type": "application/cloudevents-batch+json",
+    }
+    outcomes: Counter[str] = Counter()
+    for batch in batches:
+        connection.request("POST", "/v1/events", batch, headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise SystemExit(f"the server answered {response.status}: {body.decode()}")
+        answer = msgspec.json.decode(body)
+        for outcome in ("accepted", "duplicates", "conflicts", "rejected"):
+            outcomes[outcome] += answer[outcome]
+    return outcomes
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(15)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()

@@ -1,0 +1,47 @@
+"""What every command that touches data works with: the database, the time, fresh ids."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from uuid import UUID
+
+from msgspec import Struct
+
+from farebox.access.id import uuidv7
+from farebox.cli.settings import Settings
+from farebox.postgres.database import DatabaseUrls, open_database
+from farebox.postgres.session import Pool, open_pool
+from farebox.worker.jobs import make_partitions
+
+
+def clock() -> datetime:
+    """Return the time now, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id() -> UUID:
+    """Return a fresh time-ordered id."""
+    return uuidv7(time.time_ns() // 1_000_000, os.urandom(10))
+
+
+class Runtime(Struct, frozen=True):
+    """An open, migrated database."""
+
+    urls: DatabaseUrls
+    pool: Pool
+
+
+@contextmanager
+def open_runtime(settings: Settings) -> Iterator[Runtime]:
+    """Open the database that the settings name, starting the embedded one where it is theirs."""
+    with open_database(
+        settings.database_url, settings.owner_database_url, settings.data_directory
+    ) as urls:
+        pool = open_pool(urls.runtime)
+        try:
+            make_partitions(pool, clock())
+            yield Runtime(urls, pool)
+        finally:
+            pool.close()

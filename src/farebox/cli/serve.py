@@ -1,0 +1,71 @@
+"""`farebox serve`: the HTTP server, on its own PostgreSQL or on yours."""
+
+import os
+
+from granian import Granian
+from granian.constants import Interfaces, Loops
+
+from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
+from farebox.cli.settings import Settings, read_settings
+from farebox.flows.create_organization import create_organization
+from farebox.postgres import access
+from farebox.postgres.session import unbound
+
+
+def serve(settings: Settings, workers: int = 1) -> None:
+    """Serve until stopped by SIGINT or SIGTERM; what was acknowledged by then is committed."""
+    with open_runtime(settings) as runtime:
+        greet(runtime, settings)
+        run_server(runtime.urls.runtime, settings, workers)
+
+
+def run_server(database_url: str, settings: Settings, workers: int) -> None:
+    """Run granian in this process until it is told to stop."""
+    os.environ[DATABASE_URL] = database_url
+    Granian(
+        "farebox.cli.asgi:create",
+        factory=True,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        loop=Loops.uvloop,
+        workers=workers,
+        respawn_failed_workers=True,
+        log_access=False,
+        log_level="warning",
+    ).serve()
+
+
+def greet(runtime: Runtime, settings: Settings) -> None:
+    """Say where Farebox is; at the first start make an organization and show its owner key."""
+    base = f"http://{settings.host}:{settings.port}"
+    with unbound(runtime.pool) as connection:
+        empty = access.count_organizations(connection) == 0
+    print(f"Farebox serves {base} (console, API under /v1, reference at {base}/docs)")
+    if not empty:
+        return
+    _, key = create_organization(
+        runtime.pool, "default", "Default organization", clock(), new_id, os.urandom
+    )
+    print(
+        f"""
+This is the first start. Your owner key, shown only this once:
+
+    {key}
+
+Send a first event:
+
+    curl {base}/v1/events -H 'Authorization: Bearer {key}' \\
+      -H 'Content-Type: application/cloudevents+json' \\
+      -d '{{"specversion":"1.0","id":"1","source":"readme","type":"api.request",
+           "subject":"acme","data":{{"route":"/search","units":3}}}}'
+
+Then meter it, price it and see the invoice: README.md, "Your own event".
+""",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":  # as a child of the demo, on the database that its parent opened
+    run_server(os.environ[DATABASE_URL], read_settings(), workers=1)

@@ -1,0 +1,135 @@
+"""Put a customer as it should be: who it is, and which subjects use on its behalf from now on."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.catalog.check import check_document
+from farebox.catalog.customer import Customer
+from farebox.catalog.document import Document
+from farebox.catalog.problem import Problem
+from farebox.flows.edit_draft import ANY, EditCode, tag_of
+from farebox.flows.load_catalog import (
+    standing_catalog,
+    standing_customers,
+    standing_subscriptions,
+)
+from farebox.period.instant import BEGINNING, END
+from farebox.postgres import customer as store
+from farebox.postgres.customer import SubjectRow
+from farebox.postgres.draft import lock_organization
+from farebox.postgres.session import Pool, transaction
+
+
+class SubjectCode(StrEnum):
+    """Why a subject does not become a customer's, in order of precedence."""
+
+    SUBJECT_TAKEN = "subject_taken"
+
+
+class PutCustomer(Struct, frozen=True):
+    """The customer as it stands, and whether anything changed."""
+
+    customer: Customer
+    changed: bool
+    created: bool = False
+
+
+def put_customer(
+    pool: Pool,
+    organization_id: UUID,
+    customer: Customer,
+    now: datetime,
+    customer_id: UUID,
+    *,
+    if_match: str | None = None,
+) -> PutCustomer | list[Problem]:
+    """Add or change a customer; `customer_id` is for a new one. All or nothing is written.
+
+    A subject that was never mapped becomes the customer's from the beginning of time, so that
+    usage sent before the customer was known is found. One that is mapped to another customer is
+    refused (`subject_taken`); one that is no longer listed ends now. The customer's own key is
+    its subject unless another customer has it.
+    """
+    with transaction(pool, organization_id) as connection:
+        lock_organization(connection, organization_id)
+        standing = standing_customers(connection, organization_id, [customer.key])
+        tag = tag_of(standing[0]) if standing else None
+        if if_match is not None and if_match != tag and not (if_match == ANY and tag):
+            message = "it was changed since you read it; read it again and repeat the edit"
+            return [Problem(EditCode.PRECONDITION_FAILED, "", message)]
+        subscriptions = standing_subscriptions(connection, organization_id, [customer.key])
+        known = msgspec.structs.replace(
+            standing_catalog(connection, organization_id), subscriptions=tuple(subscriptions)
+        )
+        problems = [
+            msgspec.structs.replace(one, pointer=one.pointer.removeprefix("/customers/0"))
+            for one in check_document(Document(customers=(customer,)), known)
+        ]
+        return problems or put_customer_in(connection, organization_id, customer, now, customer_id)
+
+
+def put_customer_in(
+    connection: Connection,
+    organization_id: UUID,
+    customer: Customer,
+    now: datetime,
+    customer_id: UUID,
+) -> PutCustomer | list[Problem]:
+    """As `put_customer`, in a transaction that holds the organization's lock and has checked."""
+    standing = standing_customers(connection, organization_id, [customer.key])
+    taken, ending, beginning = _subjects(connection, organization_id, customer, now)
+    if taken:
+        return taken
+    kept = msgspec.structs.replace(customer, subjects=())
+    same = bool(standing) and msgspec.structs.replace(standing[0], subjects=()) == kept
+    if not same:
+        store.put_customer(connection, organization_id, kept, customer_id, now)
+    for subject in ending:
+        store.end_subject(connection, organization_id, subject, now)
+    for row in beginning:
+        store.add_subject(connection, organization_id, row)
+    after = standing_customers(connection, organization_id, [customer.key])[0]
+    changed = not same or bool(ending) or bool(beginning)
+    return PutCustomer(after, changed, created=not standing)
+
+
+def _subjects(
+    connection: Connection, organization_id: UUID, customer: Customer, now: datetime
+) -> tuple[list[Problem], list[str], list[SubjectRow]]:
+    """Return which listed subjects are taken, which ones end and which mappings begin."""
+    current = store.current_subjects(connection, organization_id, customer.key)
+    wanted = list(dict.fromkeys((*customer.subjects, customer.key)))
+    rows = store.subject_rows(connection, organization_id, wanted)
+    taken: list[Problem] = []
+    beginning: list[SubjectRow] = []
+    for subject in wanted:
+        own = [row for row in rows if row.subject == subject]
+        holder = _holder(own, now)
+        if holder is None:
+            since = max((row.valid_to for row in own), default=BEGINNING)
+            starts = BEGINNING if since == BEGINNING else max(since, now)
+            beginning.append(SubjectRow(subject, customer.key, starts, END))
+        elif holder != customer.key and subject in customer.subjects:
+            taken.append(_taken(customer.subjects, subject, holder))
+    ending = [subject for subject in current if subject not in wanted]
+    return taken, ending, beginning
+
+
+def _holder(rows: Sequence[SubjectRow], now: datetime) -> str | None:
+    """Return who has the subject at last; a mapping that ends later than now still counts."""
+    standing = [row for row in rows if row.valid_to > now]
+    return max(standing, key=lambda row: row.valid_to).customer_key if standing else None
+
+
+def _taken(listed: Sequence[str], subject: str, holder: str) -> Problem:
+    message = (
+        f"{subject!r} is a subject of customer {holder}; "
+        f"move it from an instant with POST /v1/subjects/{subject}/move"
+    )
+    return Problem(SubjectCode.SUBJECT_TAKEN, f"/subjects/{listed.index(subject)}", message)

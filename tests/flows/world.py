@@ -1,0 +1,180 @@
+"""A small world for tests: one organization on real PostgreSQL, moved by the real flows."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from farebox.access.id import uuidv7
+from farebox.catalog.customer import Customer, Subscription
+from farebox.events.admit import TimePolicy, admit
+from farebox.events.decode import decode
+from farebox.events.event import Event
+from farebox.flows.bill import BillingResult, bill
+from farebox.flows.fold_rollups import fold_rollups
+from farebox.flows.ingest import ingest
+from farebox.flows.load_book import load_book
+from farebox.flows.publish import Definition, Published, publish
+from farebox.period.instant import BEGINNING, END
+from farebox.postgres import customer as customers
+from farebox.postgres import invoice
+from farebox.postgres.customer import SubjectRow, SubscriptionRow
+from farebox.postgres.event_row import Prepared, prepare
+from farebox.postgres.invoice import InvoiceRow, LineRow
+from farebox.postgres.session import Pool, transaction
+
+ANY_TIME = TimePolicy(late=None, future=None)
+
+
+def at(text: str) -> datetime:
+    """Read an instant as a test writes it: `2026-09-05 12:00`, in UTC unless it says otherwise."""
+    instant = datetime.fromisoformat(text)
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def new_id() -> UUID:
+    return uuidv7(int(datetime.now(UTC).timestamp() * 1000), os.urandom(10))
+
+
+class World:
+    """One organization; `now` is what its clock shows, and a test moves it."""
+
+    def __init__(self, pool: Pool, organization_id: UUID, now: datetime) -> None:
+        self.pool = pool
+        self.organization_id = organization_id
+        self.now = now
+        self._sent = 0
+
+    def clock(self) -> datetime:
+        return self.now
+
+    def publish(self, *definitions: Definition, since: datetime | None = None) -> list[Published]:
+        return publish(
+            self.pool, self.organization_id, definitions, self.now, effective_from=since
+        )
+
+    def customer(self, key: str, **fields: Any) -> None:
+        """Add a customer whose own key is its subject for all time."""
+        self.customer_only(key, **fields)
+        self.map(key, key)
+
+    def customer_only(self, key: str, **fields: Any) -> None:
+        with transaction(self.pool, self.organization_id) as connection:
+            customers.put_customer(
+                connection,
+                self.organization_id,
+                Customer(key=key, **fields),
+                new_id(),
+                self.now,
+            )
+
+    def map(
+        self, subject: str, customer: str, start: datetime = BEGINNING, end: datetime = END
+    ) -> None:
+        with transaction(self.pool, self.organization_id) as connection:
+            row = SubjectRow(subject, customer, start, end)
+            customers.add_subject(connection, self.organization_id, row)
+
+    def subscribe(
+        self,
+        customer: str,
+        plan: str,
+        start: datetime,
+        *,
+        key: str | None = None,
+        end: datetime | None = None,
+        timezone: str = "UTC",
+        plan_version: int = 1,
+        anchor_day: int | None = None,
+    ) -> None:
+        key = key or f"{customer}-{plan}"
+        subscription = Subscription(key=key, customer=customer, plan=plan, start=start, end=end)
+        row = SubscriptionRow(
+            key, new_id(), customer, plan, plan_version, start, end, timezone, anchor_day, "{}"
+        )
+        with transaction(self.pool, self.organization_id) as connection:
+            customers.put_subscription(
+                connection, self.organization_id, subscription, row, self.now
+            )
+
+    def event(self, kind: str, time: datetime, subject: str | None, **data: Any) -> dict[str, Any]:
+        """Return a CloudEvent with an id of its own."""
+        self._sent += 1
+        event = {
+            "specversion": "1.0",
+            "id": f"e{self._sent}",
+            "source": "test",
+            "type": kind,
+            "time": time.isoformat(),
+            "data": data,
+        }
+        return event if subject is None else {**event, "subject": subject}
+
+    def send(self, *events: Mapping[str, Any]) -> list[str]:
+        """Send CloudEvents as one batch and return what became of each."""
+        body = json.dumps(events).encode()
+        decoded = decode("application/cloudevents-batch+json", [], body)
+        assert isinstance(decoded, list), decoded
+        book = load_book(self.pool, self.organization_id)
+        prepared: list[Prepared] = []
+        for index, event in enumerate(decoded):
+            assert isinstance(event, Event), event
+            admitted = admit(index, event, self.organization_id.bytes, self.now, ANY_TIME)
+            one = prepare(book, admitted)  # type: ignore[arg-type]
+            assert isinstance(one, Prepared), one
+            prepared.append(one)
+        outcomes = ingest(
+            self.pool, self.organization_id, prepared, book.revision, self.now, set()
+        )
+        return [outcome.value for outcome in outcomes]
+
+    def use(self, kind: str, time: datetime, subject: str | None, **data: Any) -> None:
+        """Send one event that must be new."""
+        assert ["accepted"] == self.send(self.event(kind, time, subject, **data))
+
+    def fold(self, up_to: int | None = None) -> int:
+        return fold_rollups(self.pool, self.organization_id, self.now, up_to=up_to)
+
+    def bill(self, as_of: datetime, *, finalize: bool = True) -> BillingResult:
+        return bill(
+            self.pool,
+            self.organization_id,
+            new_id(),
+            as_of,
+            self.clock,
+            new_id,
+            finalize=finalize,
+        )
+
+    def invoices(self) -> list[InvoiceRow]:
+        """Return all invoices, by number and then by subscription and period."""
+        with transaction(self.pool, self.organization_id) as connection:
+            found = invoice.invoices(connection, self.organization_id, limit=1000)
+        return sorted(found, key=lambda row: (row.number or "", row.subscription_key, row.kind))
+
+    def lines(self, row: InvoiceRow) -> Sequence[LineRow]:
+        with transaction(self.pool, self.organization_id) as connection:
+            return invoice.lines_of(connection, self.organization_id, row.invoice_id)
+
+    def amounts(self, subscription: str, period_start: datetime) -> dict[str, str]:
+        """Return the amounts of a subscription's usage invoice by line description."""
+        (row,) = (
+            one
+            for one in self.invoices()
+            if one.subscription_key == subscription
+            and one.kind == "period"
+            and one.period_start == period_start
+        )
+        found: dict[str, str] = {}
+        for line in self.lines(row):
+            name = line.description
+            while name in found:
+                name += "'"
+            found[name] = str(line.amount)
+        return found
+
+
+def days(count: int) -> timedelta:
+    return timedelta(days=count)
