@@ -25,7 +25,7 @@ demo: $(INSTALLED) web ## Run Farebox on a real hour of LLM traffic (DETACH=1: p
 	$(BIN)/farebox demo --port $(PORT) $(if $(DETACH),--detach)
 
 serve: $(INSTALLED) web ## Start an empty Farebox and print an owner key
-	FAREBOX_DATA=$${FAREBOX_DATA:-$(CURDIR)/.farebox/serve} $(BIN)/farebox serve --port $(PORT)
+	$(BIN)/farebox serve --port $(PORT)
 
 test: $(INSTALLED) web lint types ## Run the whole suite: lint, types, layers, tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -13,7 +12,7 @@ from psycopg.conninfo import make_conninfo
 from farebox.access.id import uuidv7
 from farebox.postgres import access, stream
 from farebox.postgres.migrate import ensure_runtime_role, migrate
-from farebox.postgres.server.supervisor import open_server
+from farebox.postgres.server.temporary import temporary_server
 from farebox.postgres.session import Pool, open_pool, unbound
 
 OWNER, RUNTIME = "farebox_owner", "farebox_app"
@@ -25,14 +24,9 @@ def new_id() -> UUID:
 
 
 @pytest.fixture(scope="session")
-def superuser_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def superuser_url() -> Iterator[str]:
     """Return the URL of a server of this test session; `fsync` is on, as everywhere."""
-    directory = Path(tmp_path_factory.mktemp("postgres"))
-    # The server's own user must be able to reach its directory below pytest's closed one.
-    for parent in (directory, directory.parent, directory.parent.parent):
-        if parent.is_dir() and parent.stat().st_uid == os.getuid() and "pytest" in str(parent):
-            parent.chmod(0o711)
-    with open_server(directory / "data") as server:
+    with temporary_server() as server:
         yield server.superuser_url
 
 

@@ -12,7 +12,9 @@ import pytest
 from farebox.postgres.session import Pool
 
 # Tests are no package, so the module is loaded by its place and known by a name of its own.
-_spec = importlib.util.spec_from_file_location("farebox_world", Path(__file__).with_name("world.py"))
+_spec = importlib.util.spec_from_file_location(
+    "farebox_world", Path(__file__).with_name("world.py")
+)
 assert _spec is not None
 assert _spec.loader is not None
 if "farebox_world" not in sys.modules:

@@ -353,10 +353,10 @@ def level_sum(
 
 def level_goes_on(case: Case, reading: Read, at: datetime) -> bool:
     """A level ends with its meter version, unless the next one has the same dimensions."""
-    current = sum(change <= at for change in case.changes)
     names = set(meter_dimensions(case.versions[reading.version]))
-    between = case.versions[reading.version : current + 1]
-    return all(set(meter_dimensions(meter)) == names for meter in between)
+    passed = [change for change in case.changes if reading.used.time < change <= at]
+    followed = [case.versions[sum(other <= one for other in case.changes)] for one in passed]
+    return all(set(meter_dimensions(meter)) == names for meter in followed)
 
 
 @settings(

@@ -51,9 +51,7 @@ class World:
         return self.now
 
     def publish(self, *definitions: Definition, since: datetime | None = None) -> list[Published]:
-        return publish(
-            self.pool, self.organization_id, definitions, self.now, effective_from=since
-        )
+        return publish(self.pool, self.organization_id, definitions, self.now, effective_from=since)
 
     def customer(self, key: str, **fields: Any) -> None:
         """Add a customer whose own key is its subject for all time."""
@@ -125,9 +123,7 @@ class World:
             one = prepare(book, admitted)  # type: ignore[arg-type]
             assert isinstance(one, Prepared), one
             prepared.append(one)
-        outcomes = ingest(
-            self.pool, self.organization_id, prepared, book.revision, self.now, set()
-        )
+        outcomes = ingest(self.pool, self.organization_id, prepared, book.revision, self.now, set())
         return [outcome.value for outcome in outcomes]
 
     def use(self, kind: str, time: datetime, subject: str | None, **data: Any) -> None:

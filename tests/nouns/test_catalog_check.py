@@ -387,13 +387,19 @@ def test_countries_are_those_of_the_time_zone_database() -> None:
 
 
 @pytest.mark.parametrize(
-    "term", ["fixed: 0.1", "minimum: 1", "maximum: 1", "free_events: 5", "free_amount: 5"]
+    ("term", "needed"),
+    [
+        ("fixed: 0.1", False),  # the count of events is kept for every meter
+        ("free_amount: 5", False),  # the sum alone tells what is beyond it
+        ("minimum: 1", True),
+        ("maximum: 1", True),
+        ("free_events: 5", True),
+        ("fixed: 0.1, free_amount: 5", True),  # which events stay below it, only they tell
+    ],
 )
-def test_every_term_for_an_event_needs_the_events(term: str) -> None:
-    for meter, expected in (
-        ("payments", []),
-        ("tokens", [("per_event_required", "/rate_cards/0/rates/0/price")]),
-    ):
+def test_terms_that_look_at_single_events_need_them(term: str, needed: bool) -> None:
+    refused = [("per_event_required", "/rate_cards/0/rates/0/price")] if needed else []
+    for meter, expected in (("payments", []), ("tokens", refused)):
         price = f"{{model: percentage, percent: 1, {term}}}"
         text = f"""
 rate_cards:

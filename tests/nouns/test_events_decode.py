@@ -215,6 +215,7 @@ def test_binary_mode_refuses_a_header_that_is_no_attribute(name: str) -> None:
         ("application/x-ndjson", b"1\n2", None, "MQoy"),
         ("text/plain", "\u00e9".encode(), "\u00e9", None),
         ("text/plain; charset=latin-1", b"\xe9", None, "6Q=="),
+        ("text/plain; charset=utf-16", b"ab", None, "YWI="),
         ("text/plain", b"\xe9", None, "6Q=="),
         ("image/png", b"\x89PNG", None, "iVBORw=="),
         ("application/json", b"", None, None),

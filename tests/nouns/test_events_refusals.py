@@ -1,5 +1,6 @@
 """One row per refusal, in order of precedence: what is sent, and the code and field it gets."""
 
+import base64
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,7 @@ ORGANIZATION = bytes(range(16))
 BATCH = "application/cloudevents-batch+json"
 NDJSON = "application/x-ndjson"
 GOOD = {"specversion": "1.0", "id": "1", "source": "gateway", "type": "llm.request"}
+GOOD["subject"] = "acme"
 DOCS = Path(__file__).parents[2] / "docs" / "events.md"
 
 
@@ -180,13 +182,40 @@ def test_a_pointer_can_be_stored_and_sent_whatever_the_name() -> None:
         (False, "context", {"a": 1}),
         (False, "data_base64", "e30"),
         (False, "data_base64", "\u00e9"),
+        (False, "data_base64", "e3!0="),
         (False, "data_base64", 5),
         (False, "attempt", 10**100),
     ],
 )
 def test_bounds_of_attributes(accepted: bool, name: str, value: object) -> None:
-    (result,) = decode(NDJSON, (), event(**{name: value}))
-    assert accepted == (not isinstance(result, Rejection))
+    for subject in ("acme", "-"):  # an event that names its subject takes a shorter way
+        (result,) = decode(NDJSON, (), event(**{"subject": subject, name: value}))
+        assert accepted == (not isinstance(result, Rejection))
+
+
+@pytest.mark.parametrize("name", ["id", "source", "type", "subject", "datacontenttype", "note"])
+def test_characters_that_cannot_be_stored_are_found_in_every_attribute(name: str) -> None:
+    for code, character in (("null_character", "\0"), ("lone_surrogate", "\udc00")):
+        rejection = refused(event(**{name: f"a{character}b"}))
+        assert (code, f"/{name}") == (rejection.code, rejection.pointer)
+
+
+@pytest.mark.parametrize(
+    ("code", "pointer", "data"),
+    [
+        ("null_character", "/data/a", b'{"a": "\\u0000"}'),
+        ("lone_surrogate", "/data/0", b'["\\ud800"]'),
+        ("number_out_of_range", "/data", b"1e400"),
+        ("nested_too_deep", "/data" + "/0" * 64, b"[" * 100_000 + b"]" * 100_000),
+        ("data_not_json", "/data", b"{"),
+    ],
+)
+def test_data_that_came_as_bytes_is_looked_through(code: str, pointer: str, data: bytes) -> None:
+    headers = [(f"ce-{name}", value) for name, value in GOOD.items()]
+    (binary,) = decode("application/json", headers, data)
+    rejection = refused(event(data_base64=base64.b64encode(data).decode()))
+    assert binary == rejection
+    assert (code, pointer) == (rejection.code, rejection.pointer)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +271,7 @@ def test_time_policy_can_be_open() -> None:
 
 def test_event_size_bound_is_inclusive_and_counts_no_spaces() -> None:
     (sent,) = decode(NDJSON, (), event(data={"a": 1}).replace(b" ", b"  "))
-    size = len(b'["1","gateway","llm.request",null,null]{"data":{"a":1}}')
+    size = len(b'["1","gateway","llm.request","acme",null]{"data":{"a":1}}')
     assert not isinstance(
         admit(0, sent, ORGANIZATION, NOW, limits=Limits(event_bytes_max=size)), Rejection
     )

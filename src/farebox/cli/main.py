@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 
 from farebox import __version__
 from farebox.cli.settings import Settings, read_settings
+from farebox.postgres.server.account import default_data_directory
 
 app = App(
     name="farebox",
@@ -45,8 +46,7 @@ def demo(
     """Bill a real hour of LLM traffic, print what was found, and serve the console."""
     from farebox.cli.demo import demo as run
 
-    data = data or Path(".farebox") / "demo"
-    sys.exit(run(_settings(host, port, data), detach))
+    sys.exit(run(_settings(host, port, data or default_data_directory("demo")), detach))
 
 
 @app.command

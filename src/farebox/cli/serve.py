@@ -4,6 +4,7 @@ import os
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
+from granian.log import LogLevels
 
 from farebox.cli.asgi import DATABASE_URL
 from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
@@ -33,7 +34,7 @@ def run_server(database_url: str, settings: Settings, workers: int) -> None:
         workers=workers,
         respawn_failed_workers=True,
         log_access=False,
-        log_level="warning",
+        log_level=LogLevels.warning,
     ).serve()
 
 

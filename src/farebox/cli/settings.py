@@ -5,6 +5,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from farebox.postgres.server.account import default_data_directory
+
 PORT = 8377
 
 
@@ -27,14 +29,11 @@ def read_settings(environment: "os._Environ[str] | dict[str, str]" = os.environ)
     return Settings(
         database_url=environment.get("FAREBOX_DATABASE_URL") or None,
         owner_database_url=environment.get("FAREBOX_OWNER_DATABASE_URL") or None,
-        data_directory=Path(environment.get("FAREBOX_DATA") or _default_data()).absolute(),
+        data_directory=_data_directory(environment.get("FAREBOX_DATA")),
         host=environment.get("FAREBOX_HOST") or "127.0.0.1",
         port=int(environment.get("FAREBOX_PORT") or PORT),
     )
 
 
-def _default_data() -> Path:
-    if os.name == "posix" and os.geteuid() == 0:
-        return Path("/var/lib/farebox")
-    home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "farebox"
+def _data_directory(chosen: str | None) -> Path:
+    return Path(chosen).absolute() if chosen else default_data_directory()

@@ -27,16 +27,7 @@ class Reply(Struct, frozen=True):
     remembered: bytes | None = None
 
 
-class _Undone(Exception):
-    """Ends the transaction of a refusal, so that it writes nothing whatever `act` began."""
-
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply.status)
-        self.reply = reply
-
-
 Act = Callable[[Connection], Reply]
-_REFUSAL = 400
 
 
 def answer_once(
@@ -49,35 +40,19 @@ def answer_once(
 ) -> Reply | IdempotencyCode:
     """Run `act` and remember its reply under the key, in one transaction with its effect.
 
-    digest: of the request; the same key with another one is refused. A reply of 400 or more is a
-    refusal: it writes nothing, binds no key and is decided anew when the request is repeated.
+    digest: of the request; the same key with another one is refused. What `act` raises takes the
+    transaction back, and binds no key: a refusal is decided anew when the request is repeated.
     """
-    try:
-        with transaction(pool, organization_id) as connection:
-            return _answer(connection, organization_id, idempotency_key, digest, now, act)
-    except _Undone as refusal:
-        return refusal.reply
-
-
-def _answer(
-    connection: Connection,
-    organization_id: UUID,
-    idempotency_key: str | None,
-    digest: bytes,
-    now: datetime,
-    act: Act,
-) -> Reply | IdempotencyCode:
-    if idempotency_key is not None:
+    with transaction(pool, organization_id) as connection:
+        if idempotency_key is None:
+            return act(connection)
         response.lock_idempotency_key(connection, organization_id, idempotency_key)
         found = response.find_response(connection, organization_id, idempotency_key)
         if found is not None:
             if found.digest != digest:
                 return IdempotencyCode.IDEMPOTENCY_KEY_REUSED
             return Reply(found.status, found.body)
-    reply = act(connection)
-    if reply.status >= _REFUSAL:
-        raise _Undone(reply)
-    if idempotency_key is not None:
+        reply = act(connection)
         body = reply.body if reply.remembered is None else reply.remembered
         stored = StoredResponse(digest, reply.status, body)
         response.add_response(connection, organization_id, idempotency_key, stored, now)

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from farebox.catalog.meter import Meter
 from farebox.metering import quantity
-from farebox.metering.quantity import Group, Grouping, Quantity, Target
+from farebox.metering.quantity import Group, Grouping, Quantity, Target, level_ends
 from farebox.metering.series import Keeping, keeping_of
 from farebox.postgres import catalog, usage
 from farebox.postgres.catalog import Kind
@@ -19,19 +19,28 @@ from farebox.postgres.usage import Range
 
 
 class MeterHistory(Struct, frozen=True):
-    """A meter as it is now, and each of its versions: older ones may have other dimensions."""
+    """A meter as it is now, and each of its versions: older ones may have other dimensions.
+
+    level_ends: when a level that a version read ends, by version.
+    """
 
     current: Meter
     versions: Mapping[int, Meter]
+    level_ends: Mapping[int, datetime]
 
 
 def read_meters(connection: Connection, organization_id: UUID) -> dict[str, MeterHistory]:
     """Return every meter of the organization by key."""
-    found: dict[str, dict[int, Meter]] = {}
+    found: dict[str, dict[int, tuple[Meter, datetime]]] = {}
     for version in catalog.versions(connection, organization_id, Kind.METER):
         meter = msgspec.json.decode(version.definition, type=Meter)
-        found.setdefault(version.key, {})[version.version] = meter
-    return {key: MeterHistory(versions[max(versions)], versions) for key, versions in found.items()}
+        found.setdefault(version.key, {})[version.version] = (meter, version.effective_from)
+    return {key: _history(versions) for key, versions in found.items()}
+
+
+def _history(found: Mapping[int, tuple[Meter, datetime]]) -> MeterHistory:
+    versions = {version: meter for version, (meter, _) in found.items()}
+    return MeterHistory(versions[max(versions)], versions, level_ends(found))
 
 
 def read_quantities(
@@ -43,14 +52,16 @@ def read_quantities(
     dimensions: Sequence[str] = (),
     windows: Sequence[tuple[datetime, datetime]] | None = None,
     cut: Range | None = None,
+    filters: Mapping[str, frozenset[str]] | None = None,
 ) -> list[Quantity]:
     """Return the quantities of `targets`, all of this meter, by the chosen dimensions.
 
     windows: cut every target into these spans, ascending and without gap; none: one each.
+    filters: the values of some dimensions to which the question is limited.
     Nothing is returned for a group without readings, which is not the same as a quantity of zero.
     """
     meter = history.current
-    grouping = Grouping(history.versions, dimensions)
+    grouping = Grouping(history.versions, dimensions, ends=history.level_ends, filters=filters)
     cut = cut or Range()
     if windows is not None:
         cut = msgspec.structs.replace(cut, windows=tuple(start for start, _ in windows))

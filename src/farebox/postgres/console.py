@@ -292,14 +292,14 @@ def orphans(
 
 
 def unpriced_invoices(
-    connection: Connection, organization_id: UUID, limit: int
+    connection: Connection, organization_id: UUID, since: datetime, limit: int
 ) -> list[tuple[UUID, str | None, str, str]]:
     """Return id, number, customer and the JSON text of what the latest invoices left unpriced."""
     return connection.execute(
         "select invoice_id, number, customer_key, unpriced::text from invoice"
-        " where organization_id = %s and unpriced::text <> '[]'"
+        " where organization_id = %s and period_end >= %s and unpriced::text <> '[]'"
         " order by period_end desc, invoice_id desc limit %s",
-        (organization_id, limit),
+        (organization_id, since, limit),
     ).fetchall()
 
 

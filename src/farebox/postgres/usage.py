@@ -28,7 +28,7 @@ with target as (
     with ordinality as t(customer_key, meter_key, start_at, end_at, n)
 ),
 series_of as (
-  select t.n, s.series_id, s.subject, s.meter_version, s.dimensions,
+  select t.n, s.series_id, s.subject, s.customer_key, s.meter_version, s.dimensions,
          greatest(t.start_at, m.valid_from) as start_at, least(t.end_at, m.valid_to) as end_at
   from target t
   join subject m on m.organization_id = %(org)s and m.customer_key = t.customer_key
@@ -36,14 +36,15 @@ series_of as (
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
     and s.subject = m.subject and s.customer_key = ''
   union all
-  select t.n, s.series_id, s.subject, s.meter_version, s.dimensions, t.start_at, t.end_at
+  select t.n, s.series_id, s.subject, s.customer_key, s.meter_version, s.dimensions,
+         t.start_at, t.end_at
   from target t
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
     and s.customer_key = t.customer_key and s.customer_key <> ''
 ),
 member as (
   select n, series_id, case when %(by_subject)s then subject else '' end as subject,
-         meter_version, dimensions,
+         subject as user_subject, customer_key as user_customer, meter_version, dimensions,
          start_at, end_at,
          case when %(raw)s then end_at else
            least(end_at, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
@@ -131,23 +132,25 @@ group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6"""
 
 _POINTS = f"""{_MEMBER},
 folded as (
-  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions,
-         p.time, p.sequence, p.value, false as carried
+  select m.n, m.series_id, m.subject, m.user_subject, m.user_customer,
+         m.meter_version, m.dimensions, p.time, p.sequence, p.value, false as carried,
+         m.start_at, m.end_at
   from member m cross join lateral (
     select * from point where organization_id = %(org)s and series_id = m.series_id
       and time >= m.start_at and time < m.end_at
     offset 0) p
   union all
-  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions,
-         p.time, p.sequence, p.value, true
+  select m.n, m.series_id, m.subject, m.user_subject, m.user_customer,
+         m.meter_version, m.dimensions, p.time, p.sequence, p.value, true, m.start_at, m.end_at
   from member m cross join lateral (
     select p.time, p.sequence, p.value from point p
     where p.organization_id = %(org)s and p.series_id = m.series_id and p.time < m.start_at
     order by p.time desc, p.sequence desc limit 1) p
 ),
 tail as (
-  select m.n, m.series_id, m.subject, m.meter_version, m.dimensions, e.time, e.sequence, e.value,
-         e.time < m.start_at as carried
+  select m.n, m.series_id, m.subject, m.user_subject, m.user_customer,
+         m.meter_version, m.dimensions, e.time, e.sequence, e.value,
+         e.time < m.start_at as carried, m.start_at, m.end_at
   from mark cross join lateral (
     select e.time, e.sequence, u.series_id, u.value
     from event e
@@ -194,7 +197,13 @@ def points(
     """
     rows = connection.execute(_POINTS, _parameters(organization_id, targets, cut)).fetchall()
     return [
-        PointRow(Place(row[0], 0, row[2], row[3], tuple(row[4])), row[1], Point(*row[5:8]), row[8])
+        PointRow(
+            Place(row[0], 0, row[2], row[5], tuple(row[6])),
+            row[1],
+            (row[3], row[4]),
+            Point(*row[7:10]),
+            *row[10:],
+        )
         for row in rows
     ]
 

@@ -1,6 +1,6 @@
 """Forms as they are sent, and the check that a page of ours sent them."""
 
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 from litestar.exceptions import ClientException, PermissionDeniedException
 
@@ -39,7 +39,9 @@ def refuse_other_sites(request: PageRequest) -> None:
         return
     site = request.headers.get("sec-fetch-site")
     origin = request.headers.get("origin")
-    own = f"{request.url.scheme}://{request.headers.get('host', '')}"
-    trusted = site in ("same-origin", "none") if site is not None else origin in (None, own)
+    if site is not None:
+        trusted = site in ("same-origin", "none")
+    else:
+        trusted = origin is None or urlsplit(origin).netloc == request.headers.get("host")
     if not trusted:
         raise PermissionDeniedException("This form was sent by another site.")

@@ -1,0 +1,50 @@
+"""Bodies into values: exact numbers, every fault named by code and pointer, nothing guessed."""
+
+from typing import TypeVar
+
+from msgspec import Struct
+
+from farebox.catalog.document import read_object, value_problems
+from farebox.catalog.problem import Problem
+from farebox.events.content import content_fault
+from farebox.events.event import Json
+from farebox.events.json_text import NotJson, NotUtf8, decode_json
+from farebox.events.refusal import RequestCode
+from farebox.http.problem import refused, refused_for
+
+Value = TypeVar("Value", bound=Struct)
+
+
+def read_json(body: bytes) -> dict[str, Json]:
+    """Return the JSON object that a body holds; raises Refused."""
+    try:
+        value = decode_json(body)
+    except NotUtf8 as error:
+        raise refused(RequestCode.NOT_UTF8, str(error)) from None
+    except NotJson as error:
+        raise refused(RequestCode.MALFORMED_JSON, str(error)) from None
+    if not isinstance(value, dict):
+        raise refused(RequestCode.MALFORMED_JSON, "the body is a JSON object")
+    fault = content_fault(value)
+    if fault is not None:
+        raise refused_for([Problem(fault.code, fault.pointer, fault.message)])
+    return value
+
+
+def read_as(members: dict[str, Json], kind: type[Value]) -> Value:
+    """Return the members of a JSON object as a value of this type; raises Refused.
+
+    Numbers are kept digit by digit; those and times that Farebox cannot keep are refused.
+    """
+    value = read_object(members, kind, "")
+    if isinstance(value, Problem):
+        raise refused_for([value])
+    problems = list(value_problems(value, ""))
+    if problems:
+        raise refused_for(problems)
+    return value
+
+
+def read_body(body: bytes, kind: type[Value]) -> Value:
+    """Return a body as a value; an empty body is an empty object."""
+    return read_as(read_json(body) if body.strip() else {}, kind)
