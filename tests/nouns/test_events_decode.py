@@ -6,6 +6,7 @@ import re
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from time import tzset
 from urllib.parse import quote
 
 import jsonschema
@@ -291,3 +292,20 @@ def test_lines_are_answered_one_by_one_and_blank_ones_are_none() -> None:
 def test_time(text: str, time: str | None) -> None:
     parsed = parse_time(text)
     assert time == (None if parsed is None else parsed.isoformat())
+
+
+def test_a_time_without_offset_is_utc_wherever_the_server_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/New_York")
+        tzset()
+        parsed = parse_time("2026-10-17T08:14:22")
+    tzset()
+    assert datetime(2026, 10, 17, 8, 14, 22, tzinfo=UTC) == parsed
+
+
+@pytest.mark.parametrize("parameters", ["; charset=UTF-8", ';CharSet="utf-8"; q=1', "; profile=x"])
+def test_media_type_parameters_and_case_make_no_difference(parameters: str) -> None:
+    body = json.dumps(MEMBERS).encode()
+    assert structured() == one(STRUCTURED.title() + parameters, [], body)

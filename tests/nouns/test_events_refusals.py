@@ -132,6 +132,14 @@ def test_request_is_refused_as_a_whole(code: RequestCode, content_type: str, bod
     assert code == result.code
 
 
+def test_request_bounds_are_inclusive() -> None:
+    body = b"[" + event() + b"," + event() + b"]"
+    limits = Limits(body_bytes_max=len(body), events_max=2)
+    assert not isinstance(decode(BATCH, (), body, limits), Malformed)
+    lines = event() + b"\n" + event() + b"\n"
+    assert not isinstance(decode(NDJSON, (), lines, limits), Malformed)
+
+
 def test_every_request_code_is_reached() -> None:
     (mark,) = test_request_is_refused_as_a_whole.pytestmark  # type: ignore[attr-defined]
     assert list(RequestCode) == list(dict.fromkeys(code for code, _, _ in mark.args[1]))

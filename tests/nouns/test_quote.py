@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -221,7 +222,8 @@ odd = st.one_of(
     st.decimals(allow_nan=True, allow_infinity=True).map(str),
     st.decimals(-(10**20), 10**20, places=18).map(str),
     st.sampled_from(["1e999999999", "-0", "0.1", "0", "x", "1e-18", "4194304", 10**400]),
-    st.sampled_from([None, True, [], {}, ["1"], [{}]]),
+    # A copy each time: the next change may put something inside.
+    st.sampled_from([None, True, [], {}, ["1"], [{}]]).map(deepcopy),
 )
 
 

@@ -1,6 +1,7 @@
 """The farebox command: one subcommand a verb, each in a file of its own."""
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,21 @@ QuoteFile = Annotated[
 ]
 
 
+CatalogFile = Annotated[Path, Parameter(help="YAML or JSON; docs/catalog.md has the format.")]
+Organization = Annotated[str, Parameter(help="Key of the organization.")]
+DryRun = Annotated[bool, Parameter(help="Show what would change, and change nothing.")]
+AsOf = Annotated[
+    datetime | None, Parameter(help="Invoice what ended by this instant (UTC); else now.")
+]
+Draft = Annotated[bool, Parameter(help="Write drafts without a number, to look at.")]
+Models = Annotated[str, Parameter(help="Names of models, as gpt-4o or azure/gpt-4o.")]
+Since = Annotated[
+    datetime | None, Parameter(help="Price usage from this instant (UTC) on; else from now.")
+]
+CardKey = Annotated[str, Parameter(help="Key of the rate card.")]
+DEFAULT = "default"
+
+
 @app.command
 def serve(*, host: Host = None, port: Port = None, data: Data = None, workers: Workers = 1) -> None:
     """Serve the API and the console."""
@@ -47,6 +63,70 @@ def demo(
     from farebox.cli.demo import demo as run
 
     sys.exit(run(_settings(host, port, data or default_data_directory("demo")), detach))
+
+
+@app.command
+def apply(
+    file: CatalogFile,
+    *,
+    organization: Organization = DEFAULT,
+    dry_run: DryRun = False,
+    data: Data = None,
+) -> None:
+    """Let the catalog stand as a file says: meters, prices, plans, customers, subscriptions."""
+    from farebox.cli.apply import apply as run
+
+    sys.exit(run(_settings(data=data), file, organization, dry_run))
+
+
+@app.command
+def bill(
+    *,
+    organization: Organization = DEFAULT,
+    as_of: AsOf = None,
+    draft: Draft = False,
+    data: Data = None,
+) -> None:
+    """Invoice every period that ended and has no invoice yet."""
+    from farebox.cli.bill import run_billing
+
+    sys.exit(run_billing(_settings(data=data), organization, _utc(as_of), draft))
+
+
+@app.command
+def llm_prices(
+    *models: Models,
+    organization: Organization = DEFAULT,
+    since: Since = None,
+    card: CardKey = "llm",
+    data: Data = None,
+) -> None:
+    """Publish prices of language models, from the genai-prices package, as a rate card version."""
+    from farebox.cli.llm_prices import import_llm_prices
+
+    sys.exit(import_llm_prices(_settings(data=data), organization, models, _utc(since), card))
+
+
+@app.command
+def doctor(*, data: Data = None) -> None:
+    """Look whether this installation is as it should be."""
+    from farebox.cli.doctor import doctor as run
+
+    sys.exit(run(_settings(data=data)))
+
+
+@app.command
+def migrate() -> None:
+    """Bring your own PostgreSQL to the newest schema, as FAREBOX_OWNER_DATABASE_URL."""
+    from farebox.postgres.migrate import admit_runtime_role
+    from farebox.postgres.migrate import migrate as run
+
+    settings = read_settings()
+    if settings.owner_database_url is None:
+        sys.exit("farebox migrate: set FAREBOX_OWNER_DATABASE_URL to the role that owns the tables")
+    print("\n".join(run(settings.owner_database_url)) or "The schema is the newest already.")
+    if settings.database_url is not None:
+        admit_runtime_role(settings.owner_database_url, settings.database_url)
 
 
 @app.command
@@ -67,6 +147,10 @@ def _settings(
         port=port or settings.port,
         data_directory=data.absolute() if data else settings.data_directory,
     )
+
+
+def _utc(instant: datetime | None) -> datetime | None:
+    return instant.replace(tzinfo=UTC) if instant and instant.tzinfo is None else instant
 
 
 def main() -> None:

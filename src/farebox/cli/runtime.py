@@ -11,8 +11,9 @@ from msgspec import Struct
 
 from farebox.access.id import uuidv7
 from farebox.cli.settings import Settings
+from farebox.postgres import access
 from farebox.postgres.database import DatabaseUrls, open_database
-from farebox.postgres.session import Pool, open_pool
+from farebox.postgres.session import Pool, open_pool, unbound
 from farebox.worker.jobs import make_partitions
 
 
@@ -45,3 +46,12 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
             yield Runtime(urls, pool)
         finally:
             pool.close()
+
+
+def organization_of(runtime: Runtime, key: str) -> UUID:
+    """Return the organization with this key; ends the command where there is none."""
+    with unbound(runtime.pool) as connection:
+        organization_id = access.find_organization(connection, key)
+    if organization_id is None:
+        raise SystemExit(f"farebox: there is no organization {key!r} on this installation")
+    return organization_id

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from msgspec import Struct
+from psycopg import Connection
+
 from farebox.events.answer import Outcome
 from farebox.metering.series import Series
 from farebox.postgres import stream
@@ -13,6 +16,15 @@ from farebox.postgres.session import Pool, transaction
 
 class StaleCatalog(Exception):
     """The events were read by an older catalog than the stream's; read them again."""
+
+
+class Ingested(Struct, frozen=True):
+    """What became of each event, and what is new once the transaction commits."""
+
+    outcomes: list[Outcome]
+    first_sequence: int
+    appended: int
+    series: list[Series]
 
 
 def ingest(
@@ -28,28 +40,43 @@ def ingest(
     revision: of the catalog that read them; StaleCatalog is raised when a newer one is in force.
     known_series: ids that are committed already; it grows by what this call commits.
     """
+    with transaction(pool, organization_id) as connection:
+        ingested = ingest_in(connection, organization_id, events, revision, now, known_series)
+    known_series.update(one.series_id for one in ingested.series)
+    return ingested.outcomes
+
+
+def ingest_in(
+    connection: Connection,
+    organization_id: UUID,
+    events: Sequence[Prepared],
+    revision: int,
+    now: datetime,
+    known_series: set[str],
+) -> Ingested:
+    """As `ingest`, inside a transaction that does more; what is new has gapless sequences."""
     first_of, outcomes = _first_of_each_key(events)
     added = _unknown_series(first_of, known_series)
-    with transaction(pool, organization_id) as connection:
-        stream.stage(connection, [event.line for event in first_of])
-        # From here to the commit nobody else appends, and the catalog stays as it is.
-        head = stream.lock_head(connection, organization_id)
-        if head.catalog_revision != revision:
-            raise StaleCatalog
-        known = stream.find_staged(connection, organization_id)
-        if known:
-            stream.drop_staged(connection, list(known))
-        fresh = [event for place, event in enumerate(first_of) if place not in known]
-        if fresh:
-            if added:
-                stream.add_series(connection, organization_id, added)
-            stream.append(connection, organization_id, head, len(fresh), now)
-            unread = _unread(fresh)
-            if unread:
-                last = head.last_sequence + len(fresh)
-                stream.count_unread(connection, organization_id, unread, last)
-            known_series.update(one.series_id for one in added)
-    return _answer(first_of, known, outcomes)
+    stream.stage(connection, [event.line for event in first_of])
+    # From here to the commit nobody else appends, and the catalog stays as it is.
+    head = stream.lock_head(connection, organization_id)
+    if head.catalog_revision != revision:
+        raise StaleCatalog
+    known = stream.find_staged(connection, organization_id)
+    if known:
+        stream.drop_staged(connection, list(known))
+    fresh = [event for place, event in enumerate(first_of) if place not in known]
+    if not fresh:
+        return Ingested(_answer(first_of, known, outcomes), head.last_sequence + 1, 0, [])
+    if added:
+        stream.add_series(connection, organization_id, added)
+    stream.append(connection, organization_id, head, len(fresh), now)
+    unread = _unread(fresh)
+    if unread:
+        last = head.last_sequence + len(fresh)
+        stream.count_unread(connection, organization_id, unread, last)
+    answers = _answer(first_of, known, outcomes)
+    return Ingested(answers, head.last_sequence + 1, len(fresh), added)
 
 
 def _first_of_each_key(

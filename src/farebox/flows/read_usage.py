@@ -29,10 +29,12 @@ class MeterHistory(Struct, frozen=True):
     level_ends: Mapping[int, datetime]
 
 
-def read_meters(connection: Connection, organization_id: UUID) -> dict[str, MeterHistory]:
-    """Return every meter of the organization by key."""
+def read_meters(
+    connection: Connection, organization_id: UUID, key: str | None = None
+) -> dict[str, MeterHistory]:
+    """Return every meter of the organization by key, or the one that is asked for."""
     found: dict[str, dict[int, tuple[Meter, datetime]]] = {}
-    for version in catalog.versions(connection, organization_id, Kind.METER):
+    for version in catalog.versions(connection, organization_id, Kind.METER, key):
         meter = msgspec.json.decode(version.definition, type=Meter)
         found.setdefault(version.key, {})[version.version] = (meter, version.effective_from)
     return {key: _history(versions) for key, versions in found.items()}

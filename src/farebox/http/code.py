@@ -12,6 +12,11 @@ from farebox.catalog.code import CatalogCode
 from farebox.catalog.meter_check import MeterCode
 from farebox.catalog.price_check import PriceCode
 from farebox.events.refusal import EventCode, RequestCode
+from farebox.flows.answer_once import IdempotencyCode
+from farebox.flows.edit_draft import EditCode
+from farebox.flows.move_subject import MoveCode
+from farebox.flows.put_customer import SubjectCode
+from farebox.flows.put_subscription import SubscriptionCode
 from farebox.metering.reading import ReadingCode
 
 
@@ -27,11 +32,8 @@ class HttpCode(StrEnum):
     CURSOR_INVALID = "cursor_invalid"
     KEY_MISMATCH = "key_mismatch"
     CUSTOMER_KEY_REFUSED = "customer_key_refused"
-    PRECONDITION_FAILED = "precondition_failed"
-    NOTHING_TO_PUBLISH = "nothing_to_publish"
     IDEMPOTENCY_KEY_INVALID = "idempotency_key_invalid"
-    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
-    CONFLICT = "conflict"
+    EVENT_CONFLICT = "event_conflict"
     OVERLOADED = "overloaded"
     DATABASE_UNAVAILABLE = "database_unavailable"
     INTERNAL = "internal"
@@ -46,6 +48,11 @@ ENUMS: tuple[type[StrEnum], ...] = (
     CatalogCode,
     MeterCode,
     PriceCode,
+    EditCode,
+    SubjectCode,
+    MoveCode,
+    SubscriptionCode,
+    IdempotencyCode,
 )
 """Every enum whose members may stand in an answer; a flow's own refusals join here."""
 
@@ -58,13 +65,18 @@ _STATUS: Mapping[str, int] = {
     HttpCode.PARAMETER_INVALID: 400,
     HttpCode.CURSOR_INVALID: 400,
     HttpCode.CUSTOMER_KEY_REFUSED: 403,
-    HttpCode.PRECONDITION_FAILED: 412,
-    HttpCode.NOTHING_TO_PUBLISH: 409,
+    EditCode.PRECONDITION_FAILED: 412,
     HttpCode.IDEMPOTENCY_KEY_INVALID: 400,
-    HttpCode.CONFLICT: 409,
+    HttpCode.EVENT_CONFLICT: 409,
     HttpCode.OVERLOADED: 429,
     HttpCode.DATABASE_UNAVAILABLE: 503,
     HttpCode.INTERNAL: 500,
+    EditCode.NO_SUCH_DEFINITION: 404,
+    MoveCode.NO_SUCH_SUBJECT: 404,
+    MoveCode.PERIOD_FINAL: 409,
+    SubjectCode.SUBJECT_TAKEN: 409,
+    SubscriptionCode.SUBSCRIPTION_FIXED: 409,
+    SubscriptionCode.SUBSCRIPTION_ENDED: 409,
     KeyRefusal.KEY_MISSING: 401,
     KeyRefusal.KEY_MALFORMED: 401,
     KeyRefusal.KEY_UNKNOWN: 401,

@@ -1,7 +1,6 @@
 """Refusals on the wire: problem details (RFC 9457) with a stable code and the fields at fault."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 
 import msgspec
 from litestar import Response
@@ -42,7 +41,7 @@ class Refused(Exception):
 
 
 def problem_details(
-    code: StrEnum,
+    code: str,
     detail: str,
     errors: Sequence[FieldError] = (),
     *,
@@ -50,24 +49,24 @@ def problem_details(
 ) -> ProblemDetails:
     """Describe a refusal; the status is that of the code unless given."""
     return ProblemDetails(
-        type=f"/docs/problems#{code.value}",
-        title=code.value.replace("_", " ").capitalize(),
-        status=status_of(code.value) if status is None else status,
+        type=f"/docs/problems#{code}",
+        title=code.replace("_", " ").capitalize(),
+        status=status_of(code) if status is None else status,
         detail=detail,
-        code=code.value,
+        code=str(code),
         errors=errors,
     )
 
 
 def refused(
-    code: StrEnum,
+    code: str,
     detail: str,
     *,
     pointer: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Refused:
     """Return the exception to raise; with a pointer the field is named in `errors` too."""
-    errors = () if pointer is None else (FieldError(code.value, pointer, detail),)
+    errors = () if pointer is None else (FieldError(str(code), pointer, detail),)
     return Refused(problem_details(code, detail, errors), headers)
 
 

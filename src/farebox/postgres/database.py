@@ -11,7 +11,7 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
-from farebox.postgres.migrate import ensure_runtime_role, migrate
+from farebox.postgres.migrate import admit_runtime_role, ensure_runtime_role, migrate
 from farebox.postgres.server.supervisor import open_server
 
 OWNER, RUNTIME = "farebox_owner", "farebox_app"
@@ -37,6 +37,7 @@ def open_database(
     if runtime_url is not None:
         if owner_url is not None:
             migrate(owner_url)
+            admit_runtime_role(owner_url, runtime_url)
         yield DatabaseUrls(runtime_url, owner_url)
         return
     with open_server(data_directory) as server:

@@ -11,6 +11,7 @@ from importlib.resources import files
 import psycopg
 from procrastinate.schema import SchemaManager
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 _LOCK = 0x66617265  # "fare": one migration at a time, whoever starts it
 
@@ -92,6 +93,15 @@ def ensure_runtime_role(owner_url: str, role: str, password: str) -> None:
         verb = sql.SQL("alter role {} login password {}" if known else _CREATE_ROLE)
         connection.execute(verb.format(sql.Identifier(role), sql.Literal(password)))
         connection.execute(sql.SQL("grant farebox_runtime to {}").format(sql.Identifier(role)))
+
+
+def admit_runtime_role(owner_url: str, runtime_url: str) -> None:
+    """Make the role of `runtime_url`, which is there already, a member of the runtime group."""
+    role = conninfo_to_dict(runtime_url).get("user")
+    if not role:
+        return
+    with psycopg.connect(owner_url) as connection:
+        connection.execute(sql.SQL("grant farebox_runtime to {}").format(sql.Identifier(str(role))))
 
 
 _CREATE_ROLE = "create role {} login nosuperuser nobypassrls nocreatedb nocreaterole password {}"

@@ -22,9 +22,7 @@ def lock_idempotency_key(connection: Connection, organization_id: UUID, key: str
     )
 
 
-def find_response(
-    connection: Connection, organization_id: UUID, key: str
-) -> StoredResponse | None:
+def find_response(connection: Connection, organization_id: UUID, key: str) -> StoredResponse | None:
     row = connection.execute(
         "select digest, status, body from response"
         " where organization_id = %s and idempotency_key = %s",

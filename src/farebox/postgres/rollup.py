@@ -50,6 +50,32 @@ def wait_watermark(connection: Connection, organization_id: UUID) -> None:
     )
 
 
+def hold_watermark(connection: Connection, organization_id: UUID) -> int:
+    """Wait for who is folding, return the last folded sequence and keep others from folding."""
+    row = connection.execute(
+        "select sequence from watermark where organization_id = %s for update", (organization_id,)
+    ).fetchone()
+    assert row is not None, "an organization is created with its watermark"
+    return int(row[0])
+
+
+def note_rewritten(connection: Connection, organization_id: UUID) -> None:
+    """Tell whoever read usage before this commit that what lies below the watermark changed."""
+    connection.execute(
+        "update watermark set rewritten = rewritten + 1 where organization_id = %s",
+        (organization_id,),
+    )
+
+
+def read_rewritten(connection: Connection, organization_id: UUID) -> int:
+    """Return how often usage below the watermark was changed, by undoing or backfilling."""
+    row = connection.execute(
+        "select rewritten from watermark where organization_id = %s", (organization_id,)
+    ).fetchone()
+    assert row is not None, "an organization is created with its watermark"
+    return int(row[0])
+
+
 def read_watermark(connection: Connection, organization_id: UUID) -> int:
     row = connection.execute(
         "select sequence from watermark where organization_id = %s", (organization_id,)

@@ -1,7 +1,9 @@
 """Usage: what customers used of a meter between two instants, current to the last event.
 
 Three parts make an answer: rollups of the whole quarters of an hour inside the range, the raw
-events of its two edges, and the events after the watermark, which no rollup holds yet.
+events of its two edges, and the events after the watermark, which no rollup holds yet. Readings
+of a backfill lie beside the events, so the edges look there too; a void is never after the
+watermark, so the tail does not look for any.
 """
 
 from collections.abc import Sequence
@@ -18,7 +20,9 @@ from farebox.period.instant import BEGINNING
 
 _ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
 
-# Which series each target takes, and when: a subject counts for a customer while it is mapped.
+# Which series each target takes, and when: a subject counts for a customer while it is mapped, a
+# meter version until a backfill of a newer one has read the same events. The two small lookups are
+# subqueries, so that no join order depends on them.
 # raw: read everything from events, for windows shorter than a bucket.
 _MEMBER = f"""
 with target as (
@@ -53,20 +57,25 @@ member as (
            greatest(start_at, date_bin('15 minutes', end_at, {_ORIGIN}))
          end as last_bucket
   from series_of
-  where %(subjects)s::text[] is null or subject = any(%(subjects)s::text[])
+  where start_at < end_at
+    and (%(subjects)s::text[] is null or subject = any(%(subjects)s::text[]))
 ),
 member_edge as (
-  select n, series_id, subject, meter_version, dimensions, start_at as lo, first_bucket as hi
+  select n, series_id, subject, meter_version, dimensions, backfilled,
+         start_at as lo, first_bucket as hi
   from member where start_at < first_bucket
   union
-  select n, series_id, subject, meter_version, dimensions, last_bucket, end_at
+  select n, series_id, subject, meter_version, dimensions, backfilled, last_bucket, end_at
   from member where last_bucket < end_at
 ),
 edge as materialized (select distinct lo, hi from member_edge),
-mark as materialized (select sequence from watermark where organization_id = %(org)s)"""
+mark as materialized (
+  select sequence, exists (select from void where organization_id = %(org)s) as voided
+  from watermark where organization_id = %(org)s
+)"""
 
 
-def _raw(series: str, readings: str) -> str:
+def _raw(series: str, readings: str, kind: str, backfilled: str) -> str:
     """Readings of the edges (folded, but outside a whole bucket) and of the tail (not folded yet).
 
     `offset 0` and `materialized` hold the order of the joins, here and below: an organization that
@@ -79,6 +88,8 @@ def _raw(series: str, readings: str) -> str:
     from mark cross join edge cross join lateral (
       select * from event where organization_id = %(org)s
         and time >= edge.lo and time < edge.hi and sequence + 0 <= mark.sequence
+        and (not mark.voided or (select v.sequence from void v
+               where v.organization_id = %(org)s and v.sequence = event.sequence) is null)
       offset 0) e
     cross join lateral unnest(e.{series}, e.{readings}) as u(series_id, value)
   ),
@@ -92,6 +103,13 @@ def _raw(series: str, readings: str) -> str:
   select m.n, m.subject, m.meter_version, m.dimensions, e.time, e.value
   from edge_reading e
   join member_edge m on m.series_id = e.series_id and m.lo = e.lo and m.hi = e.hi
+  union all
+  select m.n, m.subject, m.meter_version, m.dimensions, b.time, b.value
+  from member_edge m cross join lateral (
+    select time, {backfilled} as value from backfill_reading where organization_id = %(org)s
+      and series_id = m.series_id and kind = '{kind}' and time >= m.lo and time < m.hi
+    offset 0) b
+  where m.backfilled
   union all
   select m.n, m.subject, m.meter_version, m.dimensions, e.time, e.value
   from tail_reading e
@@ -112,7 +130,7 @@ from (
     offset 0) r
   union all
   select n, subject, meter_version, dimensions, time, 1, value, value, value
-  from ({_raw("series", "quantities")}) raw
+  from ({_raw("series", "quantities", "totals", "quantity")}) raw
 ) reading
 group by 1, 2, 3, 4, 5 order by 1, 2, 3, 4, 5"""
 
@@ -126,7 +144,7 @@ from (
     offset 0) v
   union all
   select n, subject, meter_version, dimensions, time, value, 1
-  from ({_raw("value_series", "value_texts")}) raw
+  from ({_raw("value_series", "value_texts", "values", "text_value")}) raw
 ) reading
 group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6"""
 

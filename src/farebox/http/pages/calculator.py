@@ -2,10 +2,12 @@
 
 from decimal import Decimal
 
-import yaml
+import msgspec
 from litestar import get, post
+from litestar.concurrency import sync_to_thread
 from msgspec import Struct
 
+from farebox.catalog.code import CatalogCode
 from farebox.catalog.document import read_object
 from farebox.catalog.problem import Problem
 from farebox.catalog.yaml_text import TextFault, read_yaml
@@ -18,6 +20,7 @@ from farebox.rating.quote import Quote, QuoteDocument, rate_quote
 
 _FIELDS = ("currency", "price", "usage", "adjustments")
 _FIRST = EXAMPLES[0]
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 class Calculation(Struct, frozen=True, kw_only=True):
@@ -50,8 +53,6 @@ async def calculate(request: PageRequest, viewer: Viewer) -> Page:
     """The same page for the fields that were sent; a fragment of it where the island asks."""
     form = await read_form(request)
     fields = {name: form.get(name, "") for name in _FIELDS}
-    from litestar.concurrency import sync_to_thread
-
     return await sync_to_thread(_render, request, viewer, fields, form.get("example", ""))
 
 
@@ -67,14 +68,15 @@ def calculate_fields(fields: dict[str, str]) -> Calculation:
         tree = read_yaml(text.encode())
         if isinstance(tree, TextFault):
             place = f"line {tree.line}, column {tree.column}"
-            fault = Problem("malformed", f"/{name}{tree.pointer}", f"{tree.message} ({place})")
+            fault = Problem(
+                CatalogCode.MALFORMED, f"/{name}{tree.pointer}", f"{tree.message} ({place})"
+            )
             return Calculation(quote=Quote(problems=(fault,)))
         if tree.value not in (None, ""):
             parts[name] = tree.value
     if "usage" in parts and not isinstance(parts["usage"], list):
         parts["usage"] = [{"quantity": parts["usage"]}]
-    text = yaml.safe_dump(_plain(parts), sort_keys=False)
-    quoted = rate_quote(text.encode())
+    quoted = rate_quote(_ENCODER.encode(parts))
     if quoted.problems:
         return Calculation(quote=quoted)
     document = read_object(parts, QuoteDocument, "")
@@ -82,18 +84,7 @@ def calculate_fields(fields: dict[str, str]) -> Calculation:
     return Calculation(quote=quoted, curve=price_curve(document))
 
 
-def _plain(value: object) -> object:
-    """Turn exact numbers into their text, as YAML has no decimal type; a quote reads both."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Decimal) else value
-
-
-def _render(
-    request: PageRequest, viewer: Viewer, fields: dict[str, str], example: str
-) -> Page:
+def _render(request: PageRequest, viewer: Viewer, fields: dict[str, str], example: str) -> Page:
     calculation = calculate_fields(fields)
     fragment = request.headers.get("x-fragment") == "result"
     return render(

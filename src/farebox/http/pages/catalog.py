@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import yaml
@@ -93,18 +93,21 @@ def plan_page(
     return _page(request, farebox, viewer, (Kind.PLAN, key, version), "plan.html", prices)
 
 
-def price_view(
-    meter: str, name: str, price: Price, currency: str, search: str = ""
-) -> PriceView:
+def price_view(meter: str, name: str, price: Price, currency: str, search: str = "") -> PriceView:
     """Return a price with the rows that hold `search`, at most `ROWS_MAX` of them."""
     table = price_table(price, currency)
     wanted = search.casefold()
     rows = [row for row in table.rows if wanted in " ".join(row).casefold()]
-    document = {"currency": currency, "price": msgspec.to_builtins(price, str_keys=True)}
-    text = yaml.safe_dump(document, sort_keys=False) if len(table.rows) <= ROWS_MAX else ""
-    return PriceView(
-        meter, name, table, tuple(rows[:ROWS_MAX]), max(0, len(rows) - ROWS_MAX), text
-    )
+    short = len(table.rows) <= ROWS_MAX
+    text = yaml.safe_dump(_said(msgspec.to_builtins(price)), sort_keys=False) if short else ""
+    return PriceView(meter, name, table, tuple(rows[:ROWS_MAX]), max(0, len(rows) - ROWS_MAX), text)
+
+
+def _said(value: Any) -> Any:
+    """Leave out what a price does not say."""
+    if isinstance(value, dict):
+        return {key: _said(item) for key, item in value.items() if item is not None}
+    return [_said(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _no_prices(_: Meter | RateCard | Plan) -> list[PriceView]:
@@ -118,9 +121,7 @@ _TYPES: dict[Kind, type[Meter] | type[RateCard] | type[Plan]] = {
 }
 
 
-def _list(
-    request: PageRequest, farebox: State, viewer: Viewer, kind: Kind, template: str
-) -> Page:
+def _list(request: PageRequest, farebox: State, viewer: Viewer, kind: Kind, template: str) -> Page:
     with transaction(farebox.pool, viewer.organization_id, snapshot=True) as connection:
         versions = catalog.versions(connection, viewer.organization_id, kind)
     latest = {version.key: _defined(version) for version in versions}
@@ -141,9 +142,7 @@ def _page(
     """Render one version, the latest unless another is asked for, beside the list of all."""
     kind, key, number = wanted
     with transaction(farebox.pool, viewer.organization_id, snapshot=True) as connection:
-        versions = catalog.versions(
-            connection, viewer.organization_id, kind, key.replace("\0", "")
-        )
+        versions = catalog.versions(connection, viewer.organization_id, kind, key.replace("\0", ""))
     if not versions or not 0 <= number <= len(versions):
         raise missing(f"{kind.value.replace('_', ' ')} with this key and version")
     shown = _defined(versions[number - 1] if number else versions[-1])

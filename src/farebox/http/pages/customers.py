@@ -151,8 +151,7 @@ def _upcoming(
         return []
     bodies = rate_periods(connection, viewer.organization_id, terms, dues)
     return [
-        UpcomingView(due, body, lines_of_body(body))
-        for due, body in zip(dues, bodies, strict=True)
+        UpcomingView(due, body, lines_of_body(body)) for due, body in zip(dues, bodies, strict=True)
     ]
 
 

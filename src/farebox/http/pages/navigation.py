@@ -28,7 +28,12 @@ NAVIGATION = (
                 "c",
                 "M8 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6M2.5 14a5.5 4.5 0 0 1 11 0",
             ),
-            Place("Invoices", "/console/invoices", "i", "M3.5 2h9v12l-2.2-1.4L8 14l-2.3-1.4L3.5 14zM6 5.5h4M6 8.5h4"),
+            Place(
+                "Invoices",
+                "/console/invoices",
+                "i",
+                "M3.5 2h9v12l-2.2-1.4L8 14l-2.3-1.4L3.5 14zM6 5.5h4M6 8.5h4",
+            ),
             Place("Events", "/console/events", "e", "M2 4h12M2 8h12M2 12h7"),
         ),
     ),
@@ -36,15 +41,27 @@ NAVIGATION = (
         "Catalog",
         (
             Place("Meters", "/console/meters", "m", "M2.5 12a6 6 0 1 1 11 0M8 9.5l2.5-3.5"),
-            Place("Rate cards", "/console/rate-cards", "r", "M2.5 3h11v10h-11zM2.5 6.5h11M6.5 6.5V13"),
+            Place(
+                "Rate cards", "/console/rate-cards", "r", "M2.5 3h11v10h-11zM2.5 6.5h11M6.5 6.5V13"
+            ),
             Place("Plans", "/console/plans", "p", "M8 2l6 3-6 3-6-3zM2 8.2l6 3 6-3M2 11.2l6 3 6-3"),
         ),
     ),
     Section(
         "Tools",
         (
-            Place("Calculator", "/console/calculator", "l", "M3.5 2h9v12h-9zM6 5h4M6 8.2h.01M10 8.2h.01M6 11h.01M10 11h.01"),
-            Place("Event tester", "/console/event-tester", "t", "M6 2h4M7 2v4l-4 7.5h10L9 6V2M5 10.5h6"),
+            Place(
+                "Calculator",
+                "/console/calculator",
+                "l",
+                "M3.5 2h9v12h-9zM6 5h4M6 8.2h.01M10 8.2h.01M6 11h.01M10 11h.01",
+            ),
+            Place(
+                "Event tester",
+                "/console/event-tester",
+                "t",
+                "M6 2h4M7 2v4l-4 7.5h10L9 6V2M5 10.5h6",
+            ),
         ),
     ),
 )

@@ -145,9 +145,7 @@ def _warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[W
     return found + _unpriced_warnings(connection, viewer, since - _MONTHS)
 
 
-def _unpriced_warnings(
-    connection: Connection, viewer: Viewer, since: datetime
-) -> list[Warning_]:
+def _unpriced_warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[Warning_]:
     found = []
     for invoice_id, number, customer_key, text in console.unpriced_invoices(
         connection, viewer.organization_id, since, _WARNINGS_MAX

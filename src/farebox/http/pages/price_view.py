@@ -51,9 +51,7 @@ def price_table(price: Price, currency: str) -> PriceTable:
             row = (money(price.amount, currency), quantity(price.size), quantity(price.free))
             return PriceTable("Package", ("Each package", "Units in it", "Free units"), (row,))
         case Stairstep():
-            rows = _ranges(
-                ((tier.up_to, (money(tier.amount, currency),)) for tier in price.tiers)
-            )
+            rows = _ranges(((tier.up_to, (money(tier.amount, currency),)) for tier in price.tiers))
             return PriceTable("Stairstep", ("Units", "Amount"), rows)
         case GraduatedPercentage():
             rows = _ranges(
@@ -112,9 +110,7 @@ def _percentage(price: Percentage, currency: str) -> PriceTable:
     return PriceTable("Percentage", ("Of the value", "And each event"), (row,), tuple(terms))
 
 
-def _tiered(
-    model: str, tiers: tuple[Tier, ...], currency: str, flat_at_zero: bool
-) -> PriceTable:
+def _tiered(model: str, tiers: tuple[Tier, ...], currency: str, flat_at_zero: bool) -> PriceTable:
     rows = _ranges(
         (
             tier.up_to,

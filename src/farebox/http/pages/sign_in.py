@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from litestar import Response, get, post
+from litestar.concurrency import sync_to_thread
 from litestar.datastructures import Cookie
 from litestar.response import Redirect
 from msgspec import Struct
@@ -129,8 +130,6 @@ def _form(request: PageRequest, wanted: str, message: str | None, status: int) -
 
 
 async def _in_thread(farebox: State, text: str) -> _SignedIn | KeyRefusal | SessionRefusal:
-    from litestar.concurrency import sync_to_thread
-
     return await sync_to_thread(_find, farebox, text)
 
 

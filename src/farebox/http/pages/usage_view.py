@@ -151,9 +151,7 @@ def stretch_of(stretch: Stretch, timezone: str, now: datetime) -> Span:
 
 
 def _largest(found: Sequence[Quantity]) -> list[tuple[str, ...]]:
-    ordered = sorted(
-        found, key=lambda one: (-(one.quantity or Decimal(0)), one.group.dimensions)
-    )
+    ordered = sorted(found, key=lambda one: (-(one.quantity or Decimal(0)), one.group.dimensions))
     return [one.group.dimensions for one in ordered[:SERIES_MAX]]
 
 
@@ -174,9 +172,7 @@ def _rows(
     return [tuple(row) for row in rows]
 
 
-def _groups(
-    found: Sequence[Quantity], keys: Sequence[tuple[str, ...]]
-) -> tuple[UsageGroup, ...]:
+def _groups(found: Sequence[Quantity], keys: Sequence[tuple[str, ...]]) -> tuple[UsageGroup, ...]:
     by_key = {one.group.dimensions: one for one in found}
     return tuple(
         UsageGroup(_label(key), by_key[key].quantity, by_key[key].events, place % 8 + 1)
