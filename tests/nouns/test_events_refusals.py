@@ -169,6 +169,7 @@ def test_a_pointer_can_be_stored_and_sent_whatever_the_name() -> None:
         (True, "source", "x" * 512),
         (False, "source", "x" * 513),
         (True, "type", "x" * 256),
+        (False, "type", "x" * 257),
         (False, "type", "x\t"),
         (True, "subject", "\N{GRINNING FACE}" * 256),
         (True, "subject", None),
@@ -204,7 +205,7 @@ def test_bounds_of_attributes(accepted: bool, name: str, value: object) -> None:
 @pytest.mark.parametrize("name", ["id", "source", "type", "subject", "datacontenttype", "note"])
 def test_characters_that_cannot_be_stored_are_found_in_every_attribute(name: str) -> None:
     for code, character in (("null_character", "\0"), ("lone_surrogate", "\udc00")):
-        rejection = refused(event(**{name: f"a{character}b"}))
+        rejection = refused(event(**{"data": {"a": 1}, name: f"a{character}b"}))
         assert (code, f"/{name}") == (rejection.code, rejection.pointer)
 
 

@@ -32,10 +32,11 @@ def create_api_key_in(
     random: bytes,
 ) -> NewApiKey | list[Problem]:
     """Add a key in the caller's transaction; `random` is 42 bytes, as for `make_key`."""
-    if customer_key is not None:
-        if customer.find_customer(connection, organization_id, customer_key) is None:
-            message = f"there is no customer {customer_key!r}"
-            return [Problem(CatalogCode.UNKNOWN_CUSTOMER, "/customer", message)]
+    if customer_key is not None and not customer.customers_by_key(
+        connection, organization_id, [customer_key]
+    ):
+        message = f"there is no customer {customer_key!r}"
+        return [Problem(CatalogCode.UNKNOWN_CUSTOMER, "/customer", message)]
     text, presented = make_key(random)
     row = ApiKeyRow(
         api_key_id=api_key_id,

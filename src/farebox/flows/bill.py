@@ -6,6 +6,7 @@ one goes on with what has no final invoice yet.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
 
@@ -58,10 +59,18 @@ def bill(
         billing_run.add_run(connection, organization_id, run_id, as_of, clock())
         head = stream.read_head(connection, organization_id).last_sequence
     reach(pool, organization_id, head, clock)
-    total = pages = 0
-    for page in _pages(pool, organization_id, as_of):
-        total += _write(pool, organization_id, run_id, page, clock(), new_id, finalize)
-        pages += 1
+    written: list[Future[int]] = []
+    # One page is written while the next is rated, never two: numbers follow the order of pages.
+    with ThreadPoolExecutor(1, thread_name_prefix="bill") as writer:
+        for page in _pages(pool, organization_id, as_of):
+            if written:
+                written[-1].result()
+            written.append(
+                writer.submit(
+                    _write, pool, organization_id, run_id, page, clock(), new_id, finalize
+                )
+            )
+    total, pages = sum(page.result() for page in written), len(written)
     with transaction(pool, organization_id) as connection:
         billing_run.finish_run(connection, organization_id, run_id, "[]", clock())
     return BillingResult(total, pages)
@@ -89,7 +98,11 @@ def _pages(pool: Pool, organization_id: UUID, as_of: datetime) -> Iterator[_Page
             if not page:
                 return
             after = page[-1].key
-            terms = terms or read_terms(connection, organization_id)
+            if terms is None or any(
+                (row.plan_key, row.plan_version) not in terms.plans for row in page
+            ):
+                # At first, and again for a subscription to a plan that was published meanwhile.
+                terms = read_terms(connection, organization_id)
             keys = [row.key for row in page]
             invoiced = invoice.last_final_periods(connection, organization_id, keys)
             dues = [due for row in page for due in _dues(row, terms, as_of, invoiced)]

@@ -15,6 +15,7 @@ from farebox.catalog.meter import Aggregation, Alias, Meter
 from farebox.catalog.plan import Charge, Plan, RateCard
 from farebox.catalog.price import Capacity, Matrix, Price
 from farebox.catalog.resolve import Cards, CardVersion, resolve
+from farebox.catalog.resolve import Segment as ResolvedSegment
 from farebox.catalog.rule import needs_events
 from farebox.flows.read_usage import (
     MeterHistory,
@@ -34,12 +35,16 @@ from farebox.rating.usage import Usage
 
 
 class Due(Struct, frozen=True):
-    """A period of a subscription to invoice, and the one that follows where it goes on."""
+    """A period of a subscription to invoice, and the one that follows where it goes on.
+
+    until: where a period is under way, the instant up to which its usage is rated.
+    """
 
     subscription: SubscriptionRow
     kind: InvoiceKind
     period: Period
     following: Period | None
+    until: datetime | None = None
 
 
 class Terms(Struct, frozen=True):
@@ -120,7 +125,25 @@ def _stretches(
     terms: Terms, position: int, due: Due, plan: Plan, owner: Customer
 ) -> list[_Stretch]:
     """Cut each charge's period where its rate changes."""
-    start, end = due.period.start, due.period.end
+    start, end = due.period.start, due.until or due.period.end
+    cards, versions = cards_of(terms, plan, owner)
+    stretches = []
+    for number, charge in enumerate(plan.charges):
+        if charge.price is not None:
+            stretches.append(_Stretch(position, number, start, end, charge.price, None))
+            continue
+        for segment in resolve(charge.meter, start, end, cards, versions):
+            price = segment.rate.price if segment.rate else None
+            stretches.append(
+                _Stretch(position, number, segment.start, segment.end, price, card_version(segment))
+            )
+    return stretches
+
+
+def cards_of(
+    terms: Terms, plan: Plan, owner: Customer
+) -> tuple[Cards, Mapping[str, Sequence[CardVersion]]]:
+    """Return the rate cards that may price a customer's usage under a plan, and their versions."""
     partner = terms.partners.get(owner.partner) if owner.partner else None
     cards = Cards(
         customer=owner.rate_card,
@@ -134,20 +157,14 @@ def _stretches(
         for key in (cards.customer, cards.partner, cards.plan, cards.default)
         if key is not None
     }
-    stretches = []
-    for number, charge in enumerate(plan.charges):
-        if charge.price is not None:
-            stretches.append(_Stretch(position, number, start, end, charge.price, None))
-            continue
-        for segment in resolve(charge.meter, start, end, cards, versions):
-            price = segment.rate.price if segment.rate else None
-            card = (
-                RateCardVersion(segment.card, segment.versions[-1])
-                if segment.card is not None and segment.versions
-                else None
-            )
-            stretches.append(_Stretch(position, number, segment.start, segment.end, price, card))
-    return stretches
+    return cards, versions
+
+
+def card_version(segment: ResolvedSegment) -> RateCardVersion | None:
+    """Return the rate card version a resolved price came from; of several alike, the newest."""
+    if segment.card is None or not segment.versions:
+        return None
+    return RateCardVersion(segment.card, segment.versions[-1])
 
 
 def breakdown_of(meter: Meter, price: Price | None) -> tuple[str, ...]:

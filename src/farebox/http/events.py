@@ -41,6 +41,7 @@ from farebox.http.problem import (
     problem_details,
     refused,
 )
+from farebox.http.security import SECURITY_HEADERS
 from farebox.http.state import State
 from farebox.metering.reading import ReadingRefusal
 
@@ -142,20 +143,23 @@ class EventsEndpoint:
         places: list[int] = []
         answers: list[Any] = [None] * len(decoded)
         for index, event in enumerate(decoded):
-            if not isinstance(event, Rejection):
-                event = admit(index, event, organization, now, policy, self._limits)
-            if isinstance(event, Rejection):
-                answers[index] = answer_rejection(event)
+            one = (
+                event
+                if isinstance(event, Rejection)
+                else admit(index, event, organization, now, policy, self._limits)
+            )
+            if isinstance(one, Rejection):
+                answers[index] = answer_rejection(one)
             else:
-                admitted.append(event)
+                admitted.append(one)
                 places.append(index)
         if admitted:
             taken = await farebox.intake.committer(organization_id).append(admitted)
-            for index, one, outcome in zip(places, admitted, taken, strict=True):
+            for index, stored, outcome in zip(places, admitted, taken, strict=True):
                 if isinstance(outcome, ReadingRefusal):
-                    answers[index] = _answer_reading(index, one, outcome)
+                    answers[index] = _answer_reading(index, stored, outcome)
                 else:
-                    answers[index] = answer_event(index, one.event, outcome)  # type: ignore[arg-type]
+                    answers[index] = answer_event(index, stored.event, outcome)  # type: ignore[arg-type]
         return answers
 
 
@@ -195,7 +199,15 @@ def _batch(answers: list[Answer], failures_only: bool) -> bytes:
         counts[answer.outcome] += 1
     if failures_only:
         answers = [answer for answer in answers if answer.outcome is not Outcome.ACCEPTED]
-    return _ENCODER.encode(BatchAnswer(*counts.values(), answers))
+    return _ENCODER.encode(
+        BatchAnswer(
+            accepted=counts[Outcome.ACCEPTED],
+            duplicates=counts[Outcome.DUPLICATE],
+            conflicts=counts[Outcome.CONFLICT],
+            rejected=counts[Outcome.REJECTED],
+            events=answers,
+        )
+    )
 
 
 def _single(answer: Answer) -> tuple[int, tuple[bytes, bytes], bytes]:
@@ -234,7 +246,7 @@ async def _send(send: Send, status: int, content_type: tuple[bytes, bytes], body
     start: Any = {
         "type": "http.response.start",
         "status": status,
-        "headers": [content_type, length],
+        "headers": [content_type, length, *SECURITY_HEADERS],
     }
     await send(start)
     end: Any = {"type": "http.response.body", "body": body, "more_body": False}

@@ -1,6 +1,7 @@
 """What every page has in common: who looks, the template, the headers."""
 
 from typing import Any
+from uuid import UUID
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from litestar import MediaType, Request, Response
@@ -37,7 +38,7 @@ _HEADERS = {
 class Viewer(Struct, frozen=True, kw_only=True):
     """Who looks at a page: an organization, through one of its keys."""
 
-    organization_id: Any
+    organization_id: UUID
     organization: str
     key_name: str
 
@@ -69,9 +70,11 @@ def render(
 ) -> Page:
     """Return the template as a page; `viewer` is None where nobody has signed in."""
     theme = request.cookies.get(THEME_COOKIE)
+    assets = load_assets()
     text = _ENVIRONMENT.get_template(template).render(
         viewer=viewer,
-        assets=load_assets(),
+        assets=assets,
+        assets_built=bool(assets.scripts),
         path=request.url.path,
         theme=theme if theme in THEMES else "auto",
         **values,

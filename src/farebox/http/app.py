@@ -1,0 +1,144 @@
+"""The application: every route of the API, and what stands before and behind them."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+from litestar import Litestar, Request, Response, Router
+from litestar.di import Provide
+from litestar.enums import ScopeType
+from litestar.types import (
+    ControllerRouterHandler,
+    HTTPScope,
+    LifeSpanReceive,
+    LifeSpanSend,
+    Receive,
+    Send,
+)
+from litestar.types import Scope as AsgiScope
+from litestar.types.asgi_types import LifeSpanScope
+
+from farebox.http import (
+    aliases,
+    api_keys,
+    catalog,
+    customers,
+    features,
+    health,
+    meters,
+    organization,
+    partners,
+    plans,
+    rate_cards,
+    reference,
+    subjects,
+    subscriptions,
+)
+from farebox.http.authenticate import key_memory, provide_principal
+from farebox.http.code import HttpCode
+from farebox.http.events import PATH as EVENTS
+from farebox.http.events import EventsEndpoint
+from farebox.http.failure import describe_failure
+from farebox.http.problem import MEDIA_TYPE, problem_details, problem_response
+from farebox.http.security import SECURITY_HEADERS, add_security_headers
+from farebox.http.state import State
+
+# In this order the examples of the API build on each other. The console's router joins here.
+ROUTES: Sequence[Router] = (
+    health.routes,
+    reference.routes,
+    organization.routes,
+    meters.routes,
+    features.routes,
+    aliases.routes,
+    rate_cards.routes,
+    plans.routes,
+    partners.routes,
+    customers.routes,
+    subjects.routes,
+    subscriptions.routes,
+    catalog.routes,
+    api_keys.routes,
+)
+_BODY_BYTES_MAX = 10_000_000
+
+
+class Farebox(Litestar):
+    """The application; events are taken in before the framework's router has a look."""
+
+    farebox: State
+    events: EventsEndpoint
+
+    async def __call__(
+        self,
+        scope: AsgiScope | LifeSpanScope,
+        receive: Receive | LifeSpanReceive,
+        send: Send | LifeSpanSend,
+    ) -> None:
+        """Answer a request."""
+        if scope["type"] == ScopeType.HTTP:
+            http = cast("HTTPScope", scope)
+            sender = cast("Send", send)
+            if "\0" in http["path"] or b"%00" in http["query_string"]:
+                detail = "the null character cannot be stored; no path or query holds it"
+                problem = problem_details(HttpCode.PARAMETER_INVALID, detail)
+                await _send_problem(sender, problem, {})
+                return
+            if http["path"] == EVENTS and http["method"] == "POST":
+                await self._take_events(http, cast("Receive", receive), sender)
+                return
+        await super().__call__(scope, receive, send)
+
+    async def _take_events(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        try:
+            await self.events(scope, receive, send)
+        except Exception as error:  # the last resort of a server: no answer would be worse
+            problem, headers = describe_failure(error, self.farebox.new_id())
+            await _send_problem(send, problem, headers)
+
+
+def create_app(
+    farebox: State, *, routes: Sequence[ControllerRouterHandler] = ROUTES, **options: Any
+) -> Farebox:
+    """Return the application for one process; `options` are Litestar's."""
+    memory = key_memory(farebox)
+
+    def handle(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        return problem_response(*describe_failure(error, farebox.new_id()))
+
+    app = Farebox(
+        route_handlers=list(routes),
+        dependencies={
+            "farebox": Provide(lambda: farebox, sync_to_thread=False),
+            "key_memory": Provide(lambda: memory, sync_to_thread=False),
+            "principal": Provide(provide_principal, sync_to_thread=False),
+        },
+        exception_handlers={Exception: handle},
+        before_send=[add_security_headers],
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=_BODY_BYTES_MAX,
+        **options,
+    )
+    app.state.key_memory = memory
+    app.farebox = farebox
+    app.events = EventsEndpoint(farebox, memory)
+    return app
+
+
+async def _send_problem(send: Send, problem: Any, headers: Any) -> None:
+    body = msgspec.json.encode(problem)
+    named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    start: Any = {
+        "type": "http.response.start",
+        "status": problem.status,
+        "headers": [
+            (b"content-type", MEDIA_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *SECURITY_HEADERS,
+            *named,
+        ],
+    }
+    await send(start)
+    end: Any = {"type": "http.response.body", "body": body, "more_body": False}
+    await send(end)

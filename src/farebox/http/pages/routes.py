@@ -1,0 +1,66 @@
+"""All pages under one router: what they need, who may come in, how they say no."""
+
+from typing import Any
+
+from litestar import Router
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+
+from farebox.http.pages import (
+    assets,
+    calculator,
+    catalog,
+    customers,
+    event_tester,
+    events,
+    invoices,
+    overview,
+    sign_in,
+)
+from farebox.http.pages.form import refuse_other_sites
+from farebox.http.pages.page import Page, PageRequest, render
+from farebox.http.pages.sign_in import SignInNeeded, ask_to_sign_in, read_viewer
+
+
+def _refused(request: PageRequest, error: HTTPException) -> Page:
+    """Say on a page what went wrong; without what only those who are signed in may see."""
+    return render(
+        request, "refused.html", viewer=None, status=error.status_code, message=error.detail
+    )
+
+
+console = Router(
+    path="/console",
+    route_handlers=[
+        assets.asset,
+        calculator.calculate,
+        calculator.calculator,
+        catalog.meter_list,
+        catalog.meter_page,
+        catalog.plan_list,
+        catalog.plan_page,
+        catalog.rate_card_list,
+        catalog.rate_card_page,
+        customers.customer_list,
+        customers.customer_page,
+        event_tester.event_tester,
+        event_tester.test_event,
+        events.event_list,
+        events.event_page,
+        invoices.invoice_list,
+        invoices.invoice_page,
+        invoices.line_page,
+        overview.overview,
+        sign_in.choose_theme,
+        sign_in.sign_in,
+        sign_in.sign_in_form,
+        sign_in.sign_out,
+    ],
+    dependencies={"viewer": Provide(read_viewer, sync_to_thread=True)},
+    before_request=refuse_other_sites,
+    exception_handlers={SignInNeeded: ask_to_sign_in, HTTPException: _refused},
+    include_in_schema=False,
+)
+
+handlers: list[Any] = [console]
+"""What the application adds to its routes."""
