@@ -10,13 +10,13 @@ import pytest
 from litestar.testing import TestClient
 
 from farebox.access.id import uuidv7
-from farebox.access.key import Scope
-from farebox.flows.create_api_key import create_api_key
+from farebox.access.key import ID_BYTES, SECRET_BYTES, Scope
+from farebox.flows.api_key import NewApiKey, create_api_key_in
 from farebox.flows.create_organization import create_organization
 from farebox.http.app import create_app
 from farebox.http.state import State
 from farebox.intake.ingest import Intake
-from farebox.postgres.session import Pool
+from farebox.postgres.session import Pool, transaction
 
 
 class Clock:
@@ -109,16 +109,18 @@ def new_key(farebox: State) -> Callable[..., Api]:
     """Return a function that gives the API as another key of the same organization sees it."""
 
     def make(api: Api, *scopes: Scope, customer: str | None = None) -> Api:
-        _, text = create_api_key(
-            farebox.pool,
-            api.organization_id,
-            "test",
-            scopes,
-            farebox.clock(),
-            new_id,
-            os.urandom,
-            customer,
-        )
-        return api.with_key(text)
+        with transaction(farebox.pool, api.organization_id) as connection:
+            made = create_api_key_in(
+                connection,
+                api.organization_id,
+                new_id(),
+                "test",
+                frozenset(scopes),
+                customer,
+                farebox.clock(),
+                os.urandom(ID_BYTES + SECRET_BYTES),
+            )
+        assert isinstance(made, NewApiKey)
+        return api.with_key(made.text)
 
     return make

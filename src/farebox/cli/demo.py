@@ -21,18 +21,18 @@ import msgspec
 from msgspec import Struct
 from rich.console import Console
 
-from farebox.access.key import Scope
+from farebox.access.key import ID_BYTES, SECRET_BYTES, Scope
 from farebox.cli.asgi import DATABASE_URL
 from farebox.cli.demo_report import Findings, report
 from farebox.cli.example import example_catalog, example_events, examples_directory
 from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
 from farebox.cli.settings import Settings
+from farebox.flows.api_key import NewApiKey, create_api_key_in
 from farebox.flows.apply_catalog import apply_catalog
 from farebox.flows.bill import bill
-from farebox.flows.create_api_key import create_api_key
 from farebox.flows.create_organization import create_organization
 from farebox.postgres import access
-from farebox.postgres.session import unbound
+from farebox.postgres.session import transaction, unbound
 
 ORGANIZATION = "demo"
 SENDERS = 4
@@ -52,15 +52,7 @@ def demo(settings: Settings, detach: bool) -> int:
     console = Console()
     with open_runtime(settings) as runtime:
         organization_id = _prepare(runtime)
-        _, key = create_api_key(
-            runtime.pool,
-            organization_id,
-            "demo",
-            [Scope.MANAGE],
-            clock(),
-            new_id,
-            os.urandom,
-        )
+        key = _fresh_key(runtime, organization_id)
         month = last_month(clock())
         events = list(example_events(examples_directory() / "llm", month))
         server = _start_server(runtime, settings)
@@ -111,6 +103,22 @@ def _prepare(runtime: Runtime) -> UUID:
     problems = [one for one in applied if hasattr(one, "code")]
     assert not problems, problems
     return organization_id
+
+
+def _fresh_key(runtime: Runtime, organization_id: UUID) -> str:
+    with transaction(runtime.pool, organization_id) as connection:
+        made = create_api_key_in(
+            connection,
+            organization_id,
+            new_id(),
+            "demo",
+            frozenset({Scope.MANAGE}),
+            None,
+            clock(),
+            os.urandom(ID_BYTES + SECRET_BYTES),
+        )
+    assert isinstance(made, NewApiKey), made
+    return made.text
 
 
 def _start_server(runtime: Runtime, settings: Settings) -> subprocess.Popen[bytes]:

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, Router, post
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from farebox.access.key import Scope
@@ -85,7 +85,7 @@ def apply(
     farebox: State,
     principal: Principal,
     body: bytes,
-    dry_run: Annotated[bool, Parameter(description="only say what would change")] = False,
+    dry_run: Annotated[bool, QueryParameter(description="only say what would change")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Apply a document."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Response, Router, get, post, put
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 from msgspec import Struct
 from psycopg import Connection
 
@@ -40,7 +40,9 @@ Defined = TypeVar("Defined")
 
 IfMatch = Annotated[
     str | None,
-    Parameter(header="If-Match", description="the ETag that was read; refused if it has changed"),
+    HeaderParameter(
+        name="If-Match", description="the ETag that was read; refused if it has changed"
+    ),
 ]
 _DATED = frozenset({Kind.METER, Kind.RATE_CARD})
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Response
-from litestar.params import Parameter
+from litestar.params import HeaderParameter
 
 from farebox.flows.answer_once import Act, IdempotencyCode, Reply, answer_once, recall, remember
 from farebox.http.authenticate import Principal
@@ -16,8 +16,8 @@ from farebox.http.state import State
 
 IdempotencyKey = Annotated[
     str | None,
-    Parameter(
-        header="Idempotency-Key",
+    HeaderParameter(
+        name="Idempotency-Key",
         description="sent again under the same key, a request gets the same answer (30 days)",
     ),
 ]

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from litestar import Litestar
+from litestar.enums import ParamType
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import ParameterKwarg
 from litestar.routes import HTTPRoute
@@ -178,8 +179,8 @@ def _parameter(
     if f"{{{name}}}" in path:
         shown |= {"in": "path", "required": True}
     elif isinstance(given, ParameterKwarg):
-        if given.header:
-            shown |= {"in": "header", "name": given.header}
+        if given.param_type is ParamType.HEADER:
+            shown |= {"in": "header", "name": given.name}
         if given.description:
             shown["description"] = given.description
         for key, limit in (("minimum", given.ge), ("maximum", given.le)):

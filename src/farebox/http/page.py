@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Generic, TypeVar
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import QueryParameter
 from msgspec import Struct
 
 from farebox.http.code import HttpCode
@@ -16,9 +16,9 @@ PAGE_MAX = 1000
 PAGE_USUAL = 100
 
 Limit = Annotated[
-    int, Parameter(ge=1, le=PAGE_MAX, description=f"how many to return, 1 to {PAGE_MAX}")
+    int, QueryParameter(ge=1, le=PAGE_MAX, description=f"how many to return, 1 to {PAGE_MAX}")
 ]
-Cursor = Annotated[str | None, Parameter(description="`next_cursor` of the page before")]
+Cursor = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 
 Item = TypeVar("Item")
 

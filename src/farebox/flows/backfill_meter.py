@@ -1,0 +1,290 @@
+"""Let a meter count the events that came before it: read aside, look, then switch at once."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.events.json_text import decode_json
+from farebox.flows.load_book import meter_versions
+from farebox.metering.book import Filed, MeterBook, MeterVersion
+from farebox.metering.reading import ReadingRefusal
+from farebox.metering.series import Keeping, Series, keeping_of
+from farebox.period.instant import END
+from farebox.postgres import backfill, catalog, rollup
+from farebox.postgres.backfill import (
+    BackfillRow,
+    BackfillStatus,
+    CustomerReadings,
+    EarlierEvent,
+    ReadingRow,
+    RefusalRow,
+)
+from farebox.postgres.catalog import Kind
+from farebox.postgres.session import Pool, transaction
+
+EVENTS_A_STEP = 2_000
+CUSTOMERS_SHOWN = 20
+
+Progress = Callable[[int, int], None]
+"""Is told after each step up to which sequence events were read, and which is the last."""
+
+
+class BackfillCode(StrEnum):
+    """Why a meter is not backfilled, in order of precedence."""
+
+    METER_VERSION_UNKNOWN = "meter_version_unknown"
+    METER_VERSION_REPLACED = "meter_version_replaced"
+    ALREADY_BACKFILLED = "already_backfilled"
+
+
+class BackfillRefusal(Struct, frozen=True):
+    """An expected no, and what would help."""
+
+    code: BackfillCode
+    message: str
+
+
+class Preview(Struct, frozen=True, kw_only=True):
+    """What a backfill comes to.
+
+    events: looked at; refused: those the meter matches and cannot read, by code; times: of the
+    readings, first and last; customers: those with most readings.
+    """
+
+    events: int
+    readings: int
+    refused: dict[str, int]
+    first_time: datetime | None
+    last_time: datetime | None
+    customers: Sequence[CustomerReadings]
+
+
+class _Plan(Struct, frozen=True):
+    version: MeterVersion
+    row: BackfillRow
+
+
+def events_before(
+    pool: Pool, organization_id: UUID, meter_key: str, meter_version: int, now: datetime
+) -> int:
+    """Return how many events came before the meter version that it could read.
+
+    At once where no meter read their type, voided ones included; else they are counted.
+    """
+    with transaction(pool, organization_id) as connection:
+        plan = _plan(connection, organization_id, meter_key, meter_version, now)
+        if isinstance(plan, BackfillRefusal) or plan.row.from_sequence == 0:
+            return 0
+        if meter_version == 1:
+            unread = backfill.unread_events(connection, organization_id, plan.row.event_type)
+            if unread is not None:
+                return unread
+        return backfill.count_events(connection, organization_id, plan.row)
+
+
+def preview_backfill(
+    pool: Pool,
+    organization_id: UUID,
+    meter_key: str,
+    meter_version: int,
+    now: datetime,
+    progress: Progress | None = None,
+) -> Preview | BackfillRefusal:
+    """Read the earlier events aside and say what that comes to; usage stays as it is.
+
+    What was read is kept for `backfill_meter`, until then or until `drop_backfill`.
+    """
+    plan = _build(pool, organization_id, meter_key, meter_version, now, progress)
+    if isinstance(plan, BackfillRefusal):
+        return plan
+    with transaction(pool, organization_id) as connection:
+        backfill.drop_voided(connection, organization_id, plan.row)
+        return _preview(connection, organization_id, plan)
+
+
+def backfill_meter(
+    pool: Pool,
+    organization_id: UUID,
+    meter_key: str,
+    meter_version: int,
+    now: datetime,
+    progress: Progress | None = None,
+) -> Preview | BackfillRefusal:
+    """Read the earlier events, or go on where it was left, and let them count in one commit.
+
+    Where the version was effective before it was published, what older versions read of the
+    same times counts no more from that commit on. Final invoices keep theirs.
+    """
+    plan = _build(pool, organization_id, meter_key, meter_version, now, progress)
+    if isinstance(plan, BackfillRefusal):
+        return plan
+    with transaction(pool, organization_id) as connection:
+        row = backfill.lock_backfill(connection, organization_id, meter_key, meter_version)
+        if row is None or row.status != BackfillStatus.BUILT:
+            return _already(plan.row)
+        # Held before the voids are looked at: an undo holds it too, so none comes in between.
+        rollup.hold_watermark(connection, organization_id)
+        backfill.drop_voided(connection, organization_id, row)
+        preview = _preview(connection, organization_id, plan)
+        backfill.switch(connection, organization_id, row, now)
+        rollup.note_rewritten(connection, organization_id)
+    return preview
+
+
+def drop_backfill(pool: Pool, organization_id: UUID, meter_key: str, meter_version: int) -> bool:
+    """Forget what a preview read aside; False where there is nothing, or it counts already."""
+    with transaction(pool, organization_id) as connection:
+        row = backfill.lock_backfill(connection, organization_id, meter_key, meter_version)
+        if row is None or row.status == BackfillStatus.SWITCHED:
+            return False
+        backfill.drop(connection, organization_id, row)
+        return True
+
+
+def _plan(
+    connection: Connection,
+    organization_id: UUID,
+    meter_key: str,
+    meter_version: int,
+    now: datetime,
+) -> _Plan | BackfillRefusal:
+    versions = catalog.versions(connection, organization_id, Kind.METER, meter_key)
+    if not 1 <= meter_version <= len(versions):
+        message = f"there is no version {meter_version} of a meter {meter_key!r}"
+        return BackfillRefusal(BackfillCode.METER_VERSION_UNKNOWN, message)
+    reading = {one.version: one for one in meter_versions(versions)}
+    found = reading.get(meter_version)
+    # Of the times after a newer version's start, only that one can say what counts.
+    if found is None or (meter_version > 1 and found.effective_to < END):
+        message = f"{meter_key!r} has a newer version; backfill that one"
+        return BackfillRefusal(BackfillCode.METER_VERSION_REPLACED, message)
+    row = BackfillRow(
+        meter_key=meter_key,
+        meter_version=meter_version,
+        status=BackfillStatus.BUILDING,
+        event_type=found.meter.event_type,
+        effective_from=found.effective_from,
+        effective_to=found.effective_to,
+        from_sequence=versions[meter_version - 1].from_sequence,
+        done_sequence=0,
+        events=0,
+        started_at=now,
+        updated_at=now,
+    )
+    return _Plan(found, row)
+
+
+def _build(
+    pool: Pool,
+    organization_id: UUID,
+    meter_key: str,
+    meter_version: int,
+    now: datetime,
+    progress: Progress | None,
+) -> _Plan | BackfillRefusal:
+    with transaction(pool, organization_id) as connection:
+        plan = _plan(connection, organization_id, meter_key, meter_version, now)
+        if isinstance(plan, BackfillRefusal):
+            return plan
+        backfill.add_backfill(connection, organization_id, plan.row)
+    reader = _Reader(plan.version, {})
+    while True:
+        row = _step(pool, organization_id, plan.row, reader, now)
+        if row is None or row.status == BackfillStatus.SWITCHED:
+            return _already(plan.row)
+        if row.status == BackfillStatus.BUILT:
+            return _Plan(plan.version, row)
+        if progress is not None:
+            progress(row.done_sequence, row.from_sequence)
+
+
+def _step(
+    pool: Pool,
+    organization_id: UUID,
+    plan: _Plan,
+    book: MeterBook,
+    known: set[str],
+    now: datetime,
+) -> BackfillRow | None:
+    """Read some events and put their readings and the progress aside in one commit."""
+    with transaction(pool, organization_id) as connection:
+        row = backfill.lock_backfill(
+            connection, organization_id, plan.row.meter_key, plan.row.meter_version
+        )
+        if row is None or row.status != BackfillStatus.BUILDING:
+            return row
+        events, done = backfill.earlier_events(connection, organization_id, row, EVENTS_A_STEP)
+        readings: list[ReadingRow] = []
+        refusals: list[RefusalRow] = []
+        series: dict[str, Series] = {}
+        for event in events:
+            filed = _read(book, row.event_type, event)
+            if isinstance(filed, ReadingRefusal):
+                refused = (filed.code.value, filed.field, filed.path)
+                refusals.append(RefusalRow(event.sequence, *refused))
+                continue
+            for one in filed:
+                readings.extend(_reading_rows(event, one))
+                series.setdefault(one.series.series_id, one.series)
+        unknown = [series[key] for key in sorted(series) if key not in known]
+        backfill.add_readings(connection, organization_id, row, readings, refusals, unknown)
+        after = msgspec.structs.replace(
+            row,
+            status=BackfillStatus.BUILT if done == row.from_sequence else row.status,
+            done_sequence=done,
+            events=row.events + len(events),
+            updated_at=now,
+        )
+        backfill.save_progress(connection, organization_id, after)
+    known.update(series)
+    return after
+
+
+def _read(book: MeterBook, event_type: str, event: EarlierEvent) -> list[Filed] | ReadingRefusal:
+    payload = decode_json(event.payload.encode())
+    assert isinstance(payload, dict), "a payload is stored as a JSON object"
+    filed = book.read(payload.get("data"), event_type, event.source, event.subject, event.time)
+    return [] if filed is None else filed
+
+
+def _reading_rows(event: EarlierEvent, filed: Filed) -> list[ReadingRow]:
+    kinds = [filed.keeping]
+    if filed.per_event and filed.keeping is not Keeping.POINTS:
+        kinds.append(Keeping.POINTS)
+    return [
+        ReadingRow(
+            filed.series.series_id,
+            event.time,
+            event.sequence,
+            kind.value,
+            None if kind is Keeping.VALUES else Decimal(str(filed.value)),
+            str(filed.value) if kind is Keeping.VALUES else None,
+        )
+        for kind in kinds
+    ]
+
+
+def _preview(connection: Connection, organization_id: UUID, plan: _Plan) -> Preview:
+    kind = keeping_of(plan.version.meter).value
+    summary = backfill.summarize(connection, organization_id, plan.row, kind)
+    return Preview(
+        events=plan.row.events,
+        readings=summary.readings,
+        refused=backfill.refused_by_code(connection, organization_id, plan.row),
+        first_time=summary.first_time,
+        last_time=summary.last_time,
+        customers=backfill.readings_by_customer(
+            connection, organization_id, plan.row, kind, CUSTOMERS_SHOWN
+        ),
+    )
+
+
+def _already(row: BackfillRow) -> BackfillRefusal:
+    message = f"version {row.meter_version} of {row.meter_key!r} is backfilled already"
+    return BackfillRefusal(BackfillCode.ALREADY_BACKFILLED, message)

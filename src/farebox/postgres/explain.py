@@ -1,0 +1,323 @@
+"""Events, found again: those behind a line, the one with a name, those of a stretch of time.
+
+Nothing here goes through the whole stream. Rollups say in which quarters of an hour a series was
+read; only those are looked up, by the block ranges of the time index. `+ 0` keeps the planner from
+the index on sequence, which would lead through everything.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.metering.window import BUCKET, bucket_of
+from farebox.period.instant import BEGINNING, END
+
+Order = Literal["asc", "desc"]
+
+_ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
+_BUCKET = f"date_bin('15 minutes', {{}}, {_ORIGIN})"
+
+
+class Member(Struct, frozen=True):
+    """A series that counts for a customer from `start` to `end`.
+
+    dimensions: in the order of `meter_dimensions` of that meter version.
+    """
+
+    series_id: UUID
+    meter_key: str
+    meter_version: int
+    subject: str
+    dimensions: tuple[str, ...]
+    start: datetime
+    end: datetime
+
+
+class RawReading(Struct, frozen=True):
+    """What a series gained by an event; a number as text, or the text that was read."""
+
+    series_id: UUID
+    value: str
+
+
+class EventRow(Struct, frozen=True, kw_only=True):
+    """One event of the stream; `payload` is JSON text."""
+
+    sequence: int
+    received_at: datetime
+    time: datetime
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    payload: str
+    voided: bool
+    readings: tuple[RawReading, ...]
+
+
+class Place(Struct, frozen=True):
+    """Where a page begins: beyond this event, in the order of (time, sequence)."""
+
+    time: datetime
+    sequence: int
+
+
+_MEMBERS = """
+select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions,
+       greatest(m.valid_from, %(start)s), least(m.valid_to, %(end)s)
+from subject m
+join series s on s.organization_id = %(org)s and s.subject = m.subject and s.customer_key = ''
+  and (%(meter)s::text is null or s.meter_key = %(meter)s)
+where m.organization_id = %(org)s and m.customer_key = %(customer)s
+  and m.valid_from < %(end)s and m.valid_to > %(start)s
+union all
+select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions, %(start)s, %(end)s
+from series s
+where s.organization_id = %(org)s and s.customer_key = %(customer)s
+  and (%(meter)s::text is null or s.meter_key = %(meter)s)"""
+
+
+def members(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    meter_key: str | None,
+    start: datetime,
+    end: datetime,
+) -> list[Member]:
+    """Return the series that count for a customer in [start, end), of one meter or of all."""
+    rows = connection.execute(
+        _MEMBERS,
+        {
+            "org": organization_id,
+            "customer": customer_key,
+            "meter": meter_key,
+            "start": start,
+            "end": end,
+        },
+    ).fetchall()
+    return [Member(*row[:4], tuple(row[4]), *row[5:]) for row in rows]
+
+
+def _buckets(order: Order) -> str:
+    kept = " union all ".join(
+        f"""
+    select * from (select bucket from {table} where organization_id = %(org)s
+      and series_id = m.series_id and bucket >= m.lo and bucket < m.hi
+      order by bucket {order} limit %(limit)s) {table}"""
+        for table in ("rollup", "value_count")
+    )
+    return f"""
+with member as materialized (
+  select * from unnest(%(series)s::uuid[], %(los)s::timestamptz[], %(his)s::timestamptz[])
+    as m(series_id, lo, hi)
+),
+kept as (
+  select m.series_id, b.bucket from member m cross join lateral ({kept}
+    union all
+    select * from (select {_BUCKET.format("time")} as bucket from point
+      where organization_id = %(org)s and series_id = m.series_id
+        and time >= m.lo and time < m.hi
+      order by time {order} limit %(limit)s) point) b
+),
+tail as (
+  select u.series_id, {_BUCKET.format("e.time")} as bucket
+  from watermark w cross join lateral (
+    select * from event where organization_id = %(org)s and sequence > w.sequence offset 0) e
+  cross join lateral unnest(e.series || e.value_series || e.point_series) as u(series_id)
+  join member m on m.series_id = u.series_id and e.time >= m.lo and e.time < m.hi
+  where w.organization_id = %(org)s
+)
+select distinct bucket, series_id
+from (select * from kept union all select * from tail) found
+order by bucket {order} limit %(rows)s"""
+
+
+_BUCKETS: Mapping[Order, str] = {"asc": _buckets("asc"), "desc": _buckets("desc")}
+
+_EVENT = """
+  e.sequence, e.received_at, e.time, e.source, e.id, e.type, e.subject, e.payload::text,
+  exists (select from void v where v.organization_id = %(org)s and v.sequence = e.sequence),
+  e.series || e.value_series || e.point_series,
+  e.quantities::text[] || e.value_texts || e.point_quantities::text[],
+  (select array_agg(b.series_id order by b.series_id) from backfill_reading b
+   join backfill f on f.organization_id = %(org)s and f.meter_key = b.meter_key
+     and f.meter_version = b.meter_version and f.status = 'switched'
+   where b.organization_id = %(org)s and b.sequence = e.sequence),
+  (select array_agg(coalesce(b.text_value, b.quantity::text) order by b.series_id)
+   from backfill_reading b
+   join backfill f on f.organization_id = %(org)s and f.meter_key = b.meter_key
+     and f.meter_version = b.meter_version and f.status = 'switched'
+   where b.organization_id = %(org)s and b.sequence = e.sequence)"""
+
+_AFTER: Mapping[Order, str] = {"asc": ">", "desc": "<"}
+
+
+def _stretch(order: Order) -> str:
+    return f"""
+select {_EVENT}
+from (
+  select * from event
+  where organization_id = %(org)s and time >= %(lo)s and time < %(hi)s
+    and sequence + 0 <= %(cutoff)s and (time, sequence) {_AFTER[order]} (%(time)s, %(after)s)
+    and (%(type)s::text is null or type = %(type)s)
+    and (%(series)s::uuid[] is null or series && %(series)s or value_series && %(series)s
+         or point_series && %(series)s
+         or sequence in (select sequence from backfill_reading
+           where organization_id = %(org)s and series_id = any(%(series)s)
+             and time >= %(lo)s and time < %(hi)s))
+  order by time {order}, sequence {order} limit %(limit)s) e
+order by e.time {order}, e.sequence {order}"""
+
+
+_STRETCH: Mapping[Order, str] = {"asc": _stretch("asc"), "desc": _stretch("desc")}
+
+
+class Window(Struct, frozen=True, kw_only=True):
+    """Which events: their time in [start, end), their sequence up to `cutoff`, beyond `after`."""
+
+    start: datetime
+    end: datetime
+    cutoff: int = 2**62
+    type: str | None = None
+    after: Place | None = None
+    order: Order = "asc"
+
+
+def events_in(
+    connection: Connection,
+    organization_id: UUID,
+    window: Window,
+    limit: int,
+    series: Sequence[UUID] | None = None,
+) -> list[EventRow]:
+    """Return events of a stretch of time that is short, of some series or of all."""
+    first = Place(BEGINNING, 0) if window.order == "asc" else Place(END, 2**62)
+    after = window.after or first
+    rows = connection.execute(
+        _STRETCH[window.order],
+        {
+            "org": organization_id,
+            "lo": window.start,
+            "hi": window.end,
+            "cutoff": window.cutoff,
+            "type": window.type,
+            "time": after.time,
+            "after": after.sequence,
+            "series": None if series is None else list(series),
+            "limit": limit,
+        },
+    ).fetchall()
+    return [_event(row) for row in rows]
+
+
+def buckets_of(
+    connection: Connection,
+    organization_id: UUID,
+    found: Sequence[Member],
+    window: Window,
+    limit: int,
+) -> list[tuple[datetime, list[UUID]]]:
+    """Return the next quarters of an hour in which these series were read, with those series."""
+    spans = [_span(member, window) for member in found]
+    rows = connection.execute(
+        _BUCKETS[window.order],
+        {
+            "org": organization_id,
+            "series": [member.series_id for member in found],
+            "los": [lo for lo, _ in spans],
+            "his": [hi for _, hi in spans],
+            "limit": limit,
+            # Enough for whole buckets in all but the widest, and bounded there.
+            "rows": limit * max(1, min(len(found), 1_000)),
+        },
+    ).fetchall()
+    buckets: dict[datetime, list[UUID]] = defaultdict(list)
+    for bucket, series_id in rows:
+        buckets[bucket].append(series_id)
+    return list(buckets.items())[:limit]
+
+
+def _span(member: Member, window: Window) -> tuple[datetime, datetime]:
+    lo, hi = bucket_of(max(member.start, window.start)), min(member.end, window.end)
+    if window.after is not None:
+        at = bucket_of(window.after.time)
+        if window.order == "asc":
+            lo = max(lo, at)
+        else:
+            hi = min(hi, at + BUCKET)
+    return lo, hi
+
+
+_BY_KEY = f"""
+select {_EVENT}
+from event_key k cross join lateral (
+  select * from event where organization_id = %(org)s and sequence = k.sequence offset 0) e
+where k.organization_id = %(org)s and k.key = %(key)s"""
+
+
+def find_event(connection: Connection, organization_id: UUID, key: bytes) -> EventRow | None:
+    """Return the event with the key that `events.admit.event_key` makes of source and id."""
+    row = connection.execute(_BY_KEY, {"org": organization_id, "key": UUID(bytes=key)}).fetchone()
+    return None if row is None else _event(row)
+
+
+class SeriesRow(Struct, frozen=True):
+    """What the readings of a series have in common."""
+
+    series_id: UUID
+    meter_key: str
+    meter_version: int
+    subject: str
+    customer_key: str
+    dimensions: tuple[str, ...]
+
+
+def series_rows(
+    connection: Connection, organization_id: UUID, series: Sequence[UUID]
+) -> dict[UUID, SeriesRow]:
+    rows = connection.execute(
+        "select series_id, meter_key, meter_version, subject, customer_key, dimensions from series"
+        " where organization_id = %s and series_id = any(%s)",
+        (organization_id, list(series)),
+    ).fetchall()
+    return {row[0]: SeriesRow(*row[:5], tuple(row[5])) for row in rows}
+
+
+def customer_at(
+    connection: Connection, organization_id: UUID, subject: str, time: datetime
+) -> str | None:
+    """Return for whom a subject used at an instant."""
+    row = connection.execute(
+        "select customer_key from subject where organization_id = %s and subject = %s"
+        " and valid_from <= %s and valid_to > %s",
+        (organization_id, subject, time, time),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _event(row: Sequence[Any]) -> EventRow:
+    taken = zip(row[9] or (), row[10] or (), strict=True)
+    later = zip(row[11] or (), row[12] or (), strict=True)
+    return EventRow(
+        sequence=row[0],
+        received_at=row[1],
+        time=row[2],
+        source=row[3],
+        id=row[4],
+        type=row[5],
+        subject=row[6],
+        payload=row[7],
+        voided=row[8],
+        readings=tuple(RawReading(*pair) for pair in (*taken, *later)),
+    )
+
+
+def step_after(step: timedelta) -> timedelta:
+    """Return a longer stretch to look through, after one that was nearly empty."""
+    return min(step * 4, timedelta(days=28))
