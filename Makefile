@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+BUILT := src/farebox/http/static/built/manifest.json
 PORT ?= 8377
 
 .DEFAULT_GOAL := help
@@ -43,6 +44,11 @@ bench: $(INSTALLED) ## Measure the hot paths, as ratios in one run
 
 faults: $(INSTALLED) ## Kill the server and the database many times and audit what was promised
 	$(BIN)/python -m pytest -n 2 -m faults --faults-long tests/faults
+
+web: $(BUILT) ## Build the console's scripts with the Node.js of a wheel
+
+$(BUILT): $(wildcard web/*.json web/*.ts web/src/*) | $(INSTALLED)
+	$(BIN)/python web/build.py
 
 lock: | $(BIN)/uv ## Resolve the dependencies anew
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \

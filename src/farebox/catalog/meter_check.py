@@ -170,6 +170,9 @@ def _options(meter: Meter) -> _Found:
     for field, user in used.items():
         if getattr(meter, field) is not None and aggregation is not user:
             yield MeterCode.OPTION_NOT_USED, field, f"{aggregation} does not use {field}"
+    if meter.per_event and aggregation is Aggregation.UNIQUE_COUNT:
+        message = "unique_count reads texts; there is no quantity of each event to keep"
+        yield MeterCode.OPTION_NOT_USED, "per_event", message
     if not 1 <= meter.weight_seconds <= WEIGHT_SECONDS_MAX:
         message = f"weight_seconds is between 1 and {WEIGHT_SECONDS_MAX}"
         yield MeterCode.WEIGHT_OUT_OF_RANGE, "weight_seconds", message

@@ -3,8 +3,9 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
+import structlog
 from litestar import Litestar
 from litestar.types import ASGIApp
 
@@ -18,6 +19,9 @@ from farebox.worker.jobs import job_app
 
 DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
 """How a worker learns what its parent opened; set by `serve`, not by people."""
+RESTART_SECONDS = 5.0
+
+_log = structlog.get_logger()
 
 
 def create() -> ASGIApp:
@@ -38,9 +42,7 @@ def create() -> ASGIApp:
         finally:
             for task in tasks:
                 task.cancel()
-            for task in tasks:
-                with suppress(asyncio.CancelledError):
-                    await task
+            await asyncio.gather(*tasks, return_exceptions=True)
             intake.close()
             pool.close()
 
@@ -48,8 +50,14 @@ def create() -> ASGIApp:
 
 
 async def _work(url: str, pool: Pool) -> None:
-    app = job_app(url, pool, clock, new_id)
-    async with app.open_async():
-        await app.run_worker_async(
-            concurrency=2, install_signal_handlers=False, shutdown_graceful_timeout=5
-        )
+    """Work on jobs until cancelled; where the database goes away, again when it is back."""
+    while True:
+        app = job_app(url, pool, clock, new_id)
+        try:
+            async with app.open_async():
+                await app.run_worker_async(
+                    concurrency=2, install_signal_handlers=False, shutdown_graceful_timeout=5
+                )
+        except Exception as error:
+            _log.warning("jobs_interrupted", error=str(error))
+        await asyncio.sleep(RESTART_SECONDS)

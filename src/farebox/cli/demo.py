@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime, timedelta
 from http.client import HTTPConnection
 from typing import Any
@@ -26,6 +27,7 @@ from farebox.cli.asgi import DATABASE_URL
 from farebox.cli.demo_report import Findings, report
 from farebox.cli.example import example_catalog, example_events, examples_directory
 from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
+from farebox.cli.serve import refuse_taken_port
 from farebox.cli.settings import Settings
 from farebox.flows.api_key import NewApiKey, create_api_key_in
 from farebox.flows.apply_catalog import apply_catalog
@@ -50,6 +52,7 @@ class Sent(Struct, frozen=True):
 def demo(settings: Settings, detach: bool) -> int:
     """Run the demo and return its exit code: 0 where every total is the trace's."""
     console = Console()
+    refuse_taken_port(settings)
     with open_runtime(settings) as runtime:
         organization_id = _prepare(runtime)
         key = _fresh_key(runtime, organization_id)
@@ -135,14 +138,13 @@ def _wait_ready(settings: Settings, server: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise SystemExit(f"the server ended with code {server.returncode}; is the port taken?")
-        try:
+            raise SystemExit(f"farebox: the server ended with code {server.returncode}")
+        with suppress(OSError):  # it does not listen yet
             connection = HTTPConnection(settings.host, settings.port, timeout=2)
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:
                 return
-        except OSError:
-            time.sleep(0.05)
+        time.sleep(0.05)
     raise SystemExit(f"the server was not ready within {_READY_SECONDS} s")
 
 

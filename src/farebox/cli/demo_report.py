@@ -119,9 +119,10 @@ def _print_invoices(
 ) -> None:
     with transaction(pool, organization_id, snapshot=True) as connection:
         found = invoice.invoices(connection, organization_id, limit=1000)
-    end = findings.month + timedelta(days=33)
+    # A month in the customer's time zone begins up to a day beside the one in UTC.
+    begins = findings.month - timedelta(days=2), findings.month + timedelta(days=2)
     latest = [
-        one for one in found if findings.month < one.period_end < end and one.kind == "period"
+        one for one in found if begins[0] < one.period_start < begins[1] and one.kind == "period"
     ]
     table = Table("number", "customer", "plan", title="Invoices for last month")
     table.add_column("total", justify="right")

@@ -37,6 +37,12 @@ class Runtime(Struct, frozen=True):
 @contextmanager
 def open_runtime(settings: Settings) -> Iterator[Runtime]:
     """Open the database that the settings name, starting the embedded one where it is theirs."""
+    if settings.owner_database_url is not None and settings.database_url is None:
+        # Else the embedded database would be served, and the one that was meant stay empty.
+        raise SystemExit(
+            "farebox: FAREBOX_OWNER_DATABASE_URL is set and FAREBOX_DATABASE_URL is not;"
+            " set both, or neither for the embedded database"
+        )
     with open_database(
         settings.database_url, settings.owner_database_url, settings.data_directory
     ) as urls:

@@ -1,6 +1,7 @@
 """`farebox serve`: the HTTP server, on its own PostgreSQL or on yours."""
 
 import os
+import socket
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
@@ -23,6 +24,7 @@ def serve(settings: Settings, workers: int = 1) -> None:
 
 def run_server(database_url: str, settings: Settings, workers: int) -> None:
     """Run granian in this process until it is told to stop."""
+    refuse_taken_port(settings)
     os.environ[DATABASE_URL] = database_url
     Granian(
         "farebox.cli.asgi:create",
@@ -36,6 +38,18 @@ def run_server(database_url: str, settings: Settings, workers: int) -> None:
         log_access=False,
         log_level=LogLevels.warning,
     ).serve()
+
+
+def refuse_taken_port(settings: Settings) -> None:
+    """End the command where somebody listens already: the server would share the port unseen."""
+    try:
+        with socket.create_server((settings.host, settings.port)):
+            return
+    except OSError as error:
+        raise SystemExit(
+            f"farebox: cannot listen on {settings.host}:{settings.port}: {error.strerror};"
+            " choose another with --port"
+        ) from None
 
 
 def greet(runtime: Runtime, settings: Settings) -> None:

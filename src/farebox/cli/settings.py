@@ -25,15 +25,25 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def read_settings(environment: "os._Environ[str] | dict[str, str]" = os.environ) -> Settings:
-    """Read FAREBOX_DATABASE_URL, FAREBOX_OWNER_DATABASE_URL, FAREBOX_DATA, _HOST and _PORT."""
+    """Read FAREBOX_DATABASE_URL, FAREBOX_OWNER_DATABASE_URL, FAREBOX_DATA, _HOST and _PORT.
+
+    What cannot be meant ends the command and names the variable.
+    """
     return Settings(
         database_url=environment.get("FAREBOX_DATABASE_URL") or None,
         owner_database_url=environment.get("FAREBOX_OWNER_DATABASE_URL") or None,
         data_directory=_data_directory(environment.get("FAREBOX_DATA")),
         host=environment.get("FAREBOX_HOST") or "127.0.0.1",
-        port=int(environment.get("FAREBOX_PORT") or PORT),
+        port=_port(environment.get("FAREBOX_PORT") or str(PORT)),
     )
 
 
 def _data_directory(chosen: str | None) -> Path:
-    return Path(chosen).absolute() if chosen else default_data_directory()
+    return Path(chosen).expanduser().absolute() if chosen else default_data_directory()
+
+
+def _port(text: str) -> int:
+    port = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= port <= 65535:
+        raise SystemExit(f"farebox: FAREBOX_PORT must be a port from 1 to 65535, not {text!r}")
+    return port

@@ -147,6 +147,21 @@ def drop_backfill(pool: Pool, organization_id: UUID, meter_key: str, meter_versi
         return True
 
 
+class _Reader:
+    """The meter version, reading; its times are those with which the backfill began."""
+
+    def __init__(self, organization_id: UUID, version: MeterVersion, row: BackfillRow) -> None:
+        fixed = MeterVersion(version.meter, version.version, row.effective_from, row.effective_to)
+        self._book = MeterBook(organization_id.bytes, 0, [fixed])
+
+    def read(self, event: EarlierEvent, event_type: str) -> list[Filed] | ReadingRefusal:
+        payload = decode_json(event.payload.encode())
+        assert isinstance(payload, dict), "a payload is stored as a JSON object"
+        data = payload.get("data")
+        filed = self._book.read(data, event_type, event.source, event.subject, event.time)
+        return [] if filed is None else filed
+
+
 def _plan(
     connection: Connection,
     organization_id: UUID,
@@ -193,29 +208,25 @@ def _build(
         if isinstance(plan, BackfillRefusal):
             return plan
         backfill.add_backfill(connection, organization_id, plan.row)
-    reader = _Reader(plan.version, {})
-    while True:
-        row = _step(pool, organization_id, plan.row, reader, now)
-        if row is None or row.status == BackfillStatus.SWITCHED:
-            return _already(plan.row)
-        if row.status == BackfillStatus.BUILT:
-            return _Plan(plan.version, row)
-        if progress is not None:
+        row = backfill.lock_backfill(connection, organization_id, meter_key, meter_version)
+        assert row is not None, "it was added above"
+    reader = _Reader(organization_id, plan.version, row)
+    while row is not None and row.status == BackfillStatus.BUILDING:
+        row = _step(pool, organization_id, row, reader, now)
+        if row is not None and progress is not None:
             progress(row.done_sequence, row.from_sequence)
+    if row is None or row.status == BackfillStatus.SWITCHED:
+        return _already(plan.row)
+    return _Plan(plan.version, row)
 
 
 def _step(
-    pool: Pool,
-    organization_id: UUID,
-    plan: _Plan,
-    book: MeterBook,
-    known: set[str],
-    now: datetime,
+    pool: Pool, organization_id: UUID, before: BackfillRow, reader: _Reader, now: datetime
 ) -> BackfillRow | None:
     """Read some events and put their readings and the progress aside in one commit."""
     with transaction(pool, organization_id) as connection:
         row = backfill.lock_backfill(
-            connection, organization_id, plan.row.meter_key, plan.row.meter_version
+            connection, organization_id, before.meter_key, before.meter_version
         )
         if row is None or row.status != BackfillStatus.BUILDING:
             return row
@@ -224,7 +235,7 @@ def _step(
         refusals: list[RefusalRow] = []
         series: dict[str, Series] = {}
         for event in events:
-            filed = _read(book, row.event_type, event)
+            filed = reader.read(event, row.event_type)
             if isinstance(filed, ReadingRefusal):
                 refused = (filed.code.value, filed.field, filed.path)
                 refusals.append(RefusalRow(event.sequence, *refused))
@@ -232,8 +243,8 @@ def _step(
             for one in filed:
                 readings.extend(_reading_rows(event, one))
                 series.setdefault(one.series.series_id, one.series)
-        unknown = [series[key] for key in sorted(series) if key not in known]
-        backfill.add_readings(connection, organization_id, row, readings, refusals, unknown)
+        found = [series[key] for key in sorted(series)]
+        backfill.add_readings(connection, organization_id, row, readings, refusals, found)
         after = msgspec.structs.replace(
             row,
             status=BackfillStatus.BUILT if done == row.from_sequence else row.status,
@@ -242,15 +253,7 @@ def _step(
             updated_at=now,
         )
         backfill.save_progress(connection, organization_id, after)
-    known.update(series)
     return after
-
-
-def _read(book: MeterBook, event_type: str, event: EarlierEvent) -> list[Filed] | ReadingRefusal:
-    payload = decode_json(event.payload.encode())
-    assert isinstance(payload, dict), "a payload is stored as a JSON object"
-    filed = book.read(payload.get("data"), event_type, event.source, event.subject, event.time)
-    return [] if filed is None else filed
 
 
 def _reading_rows(event: EarlierEvent, filed: Filed) -> list[ReadingRow]:

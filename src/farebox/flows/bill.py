@@ -12,18 +12,21 @@ from uuid import UUID
 
 import msgspec
 from msgspec import Struct
+from psycopg import Connection
 
 from farebox.flows.due_periods import due_periods
 from farebox.flows.fold_rollups import fold_rollups
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
+from farebox.flows.warn_billing import as_json, warn_before, warn_unpriced
 from farebox.invoicing.assemble import InvoiceBody
 from farebox.invoicing.number import numbers
-from farebox.postgres import billing_run, customer, invoice, rollup, stream
+from farebox.postgres import billing_run, catalog, customer, invoice, rollup, stream
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.invoice import InvoiceRow, LineRow
 from farebox.postgres.session import Pool, transaction
 
 SUBSCRIPTIONS_A_PAGE = 500
+INVOICES_A_PAGE = 1000
 LEGAL_ENTITY = "default"
 _ENCODER = msgspec.json.Encoder()
 
@@ -36,9 +39,31 @@ class BillingResult(Struct, frozen=True):
 
 
 class _Page(Struct, frozen=True):
-    dues: list[Due]
+    """Dues with their invoices, from one snapshot.
+
+    cutoff_sequence: of the last event in it. rewritten: how often usage had been changed by then.
+    """
+
+    dues: Sequence[Due]
     bodies: list[InvoiceBody]
     cutoff_sequence: int
+    rewritten: int
+
+
+class _Catalog:
+    """The terms as a snapshot has them, read again only where the catalog has grown."""
+
+    def __init__(self, organization_id: UUID) -> None:
+        self._organization_id = organization_id
+        self._versions = -1
+        self._terms: Terms | None = None
+
+    def terms(self, connection: Connection) -> Terms:
+        versions = catalog.count_versions(connection, self._organization_id)
+        if self._terms is None or versions != self._versions:
+            self._terms = read_terms(connection, self._organization_id)
+            self._versions = versions
+        return self._terms
 
 
 def bill(
@@ -56,9 +81,13 @@ def bill(
     A draft is written anew by every run, from usage as it then is, until a run finalizes it.
     """
     with transaction(pool, organization_id) as connection:
-        billing_run.add_run(connection, organization_id, run_id, as_of, clock())
+        billing_run.add_run(connection, organization_id, run_id, as_of, clock(), finalize=finalize)
         head = stream.read_head(connection, organization_id).last_sequence
     reach(pool, organization_id, head, clock)
+    warnings = warn_before(pool, organization_id, as_of, clock())
+    with transaction(pool, organization_id) as connection:
+        # Kept before anything is final, so that they are there whatever happens to the run.
+        billing_run.set_warnings(connection, organization_id, run_id, as_json(warnings))
     written: list[Future[int]] = []
     # One page is written while the next is rated, never two: numbers follow the order of pages.
     with ThreadPoolExecutor(1, thread_name_prefix="bill") as writer:
@@ -66,13 +95,12 @@ def bill(
             if written:
                 written[-1].result()
             written.append(
-                writer.submit(
-                    _write, pool, organization_id, run_id, page, clock(), new_id, finalize
-                )
+                writer.submit(_write, pool, organization_id, run_id, page, clock, new_id, finalize)
             )
     total, pages = sum(page.result() for page in written), len(written)
+    warnings += warn_unpriced(pool, organization_id, run_id)
     with transaction(pool, organization_id) as connection:
-        billing_run.finish_run(connection, organization_id, run_id, "[]", clock())
+        billing_run.finish_run(connection, organization_id, run_id, as_json(warnings), clock())
     return BillingResult(total, pages)
 
 
@@ -88,28 +116,38 @@ def reach(pool: Pool, organization_id: UUID, sequence: int, clock: Callable[[], 
 
 
 def _pages(pool: Pool, organization_id: UUID, as_of: datetime) -> Iterator[_Page]:
+    known = _Catalog(organization_id)
+    for dues in _due_pages(pool, organization_id, as_of, known):
+        # A subscription may have missed years of days; memory is bounded all the same.
+        for at in range(0, len(dues), INVOICES_A_PAGE):
+            yield _rate(pool, organization_id, known, dues[at : at + INVOICES_A_PAGE])
+
+
+def _due_pages(
+    pool: Pool, organization_id: UUID, as_of: datetime, known: _Catalog
+) -> Iterator[list[Due]]:
     after = ""
-    terms: Terms | None = None
     while True:
         with transaction(pool, organization_id, snapshot=True) as connection:
             page = customer.subscriptions(
                 connection, organization_id, after=after, limit=SUBSCRIPTIONS_A_PAGE
             )
-            if not page:
-                return
-            after = page[-1].key
-            if terms is None or any(
-                (row.plan_key, row.plan_version) not in terms.plans for row in page
-            ):
-                # At first, and again for a subscription to a plan that was published meanwhile.
-                terms = read_terms(connection, organization_id)
             keys = [row.key for row in page]
             invoiced = invoice.last_final_periods(connection, organization_id, keys)
-            dues = [due for row in page for due in _dues(row, terms, as_of, invoiced)]
-            bodies = rate_periods(connection, organization_id, terms, dues) if dues else []
-            cutoff = rollup.read_watermark(connection, organization_id)
-        if dues:
-            yield _Page(dues, bodies, cutoff)
+            terms = known.terms(connection)
+        if not page:
+            return
+        after = page[-1].key
+        yield [due for row in page for due in _dues(row, terms, as_of, invoiced)]
+
+
+def _rate(pool: Pool, organization_id: UUID, known: _Catalog, dues: Sequence[Due]) -> _Page:
+    with transaction(pool, organization_id, snapshot=True) as connection:
+        bodies = rate_periods(connection, organization_id, known.terms(connection), dues)
+        # Not the watermark: usage is current to the last event, so that is what was invoiced.
+        cutoff = stream.read_head(connection, organization_id).last_sequence
+        rewritten = rollup.read_rewritten(connection, organization_id)
+    return _Page(dues, bodies, cutoff, rewritten)
 
 
 def _dues(
@@ -126,12 +164,34 @@ def _write(
     organization_id: UUID,
     run_id: UUID,
     page: _Page,
-    now: datetime,
+    clock: Callable[[], datetime],
     new_id: Callable[[], UUID],
     finalize: bool,
 ) -> int:
+    """Write a page and return how many invoices are new; rates it anew where usage was undone."""
+    while True:
+        written = _write_once(pool, organization_id, run_id, page, clock(), new_id, finalize)
+        if written is not None:
+            return written
+        page = _rate(pool, organization_id, _Catalog(organization_id), page.dues)
+
+
+def _write_once(
+    pool: Pool,
+    organization_id: UUID,
+    run_id: UUID,
+    page: _Page,
+    now: datetime,
+    new_id: Callable[[], UUID],
+    finalize: bool,
+) -> int | None:
     identities = [identity_of(due) for due in page.dues]
     with transaction(pool, organization_id) as connection:
+        # An undo looks for invoices that hold its events, under the same lock: whichever of the two
+        # comes second sees what the first one did.
+        rollup.wait_watermark(connection, organization_id)
+        if rollup.read_rewritten(connection, organization_id) != page.rewritten:
+            return None
         # This lock keeps two runs apart: what is final after it was taken stays as it is.
         last = invoice.lock_numbers(connection, organization_id, LEGAL_ENTITY)
         final = invoice.final_among(connection, organization_id, identities)

@@ -44,7 +44,8 @@ def due_periods(
     last = invoiced.get((subscription.key, InvoiceKind.PERIOD.value))
     index = 0 if last is None else (index_at(cycle, last) or 0) + 1
     while (due := due_at(subscription, cycle, index)) is not None and due.period.end <= as_of:
-        dues.append(due)
+        if due.period.start < due.period.end:  # a day that a zone left out is no period
+            dues.append(due)
         index += 1
     return dues
 
@@ -55,10 +56,15 @@ def due_at(subscription: SubscriptionRow, cycle: Cycle, index: int) -> Due | Non
     ends = subscription.ends_at
     if ends is not None and period.start >= ends:
         return None
-    following = period_at(cycle, index + 1)
+    following = _following(cycle, index)
     if ends is not None and ends <= period.end:
         return Due(subscription, InvoiceKind.PERIOD, Period(period.start, ends), None)
     return Due(subscription, InvoiceKind.PERIOD, period, following)
+
+
+def _following(cycle: Cycle, index: int) -> Period:
+    period = period_at(cycle, index + 1)
+    return period if period.start < period.end else _following(cycle, index + 1)
 
 
 def upcoming(subscription: SubscriptionRow, plan: Plan, at: datetime) -> Due | None:

@@ -56,7 +56,6 @@ def ingest_in(
 ) -> Ingested:
     """As `ingest`, inside a transaction that does more; what is new has gapless sequences."""
     first_of, outcomes = _first_of_each_key(events)
-    added = _unknown_series(first_of, known_series)
     stream.stage(connection, [event.line for event in first_of])
     # From here to the commit nobody else appends, and the catalog stays as it is.
     head = stream.lock_head(connection, organization_id)
@@ -68,6 +67,7 @@ def ingest_in(
     fresh = [event for place, event in enumerate(first_of) if place not in known]
     if not fresh:
         return Ingested(_answer(first_of, known, outcomes), head.last_sequence + 1, 0, [])
+    added = _unknown_series(fresh, known_series)
     if added:
         stream.add_series(connection, organization_id, added)
     stream.append(connection, organization_id, head, len(fresh), now)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import msgspec
 from litestar import Response, Router, delete, get, post
+from litestar.params import RawBody
 from msgspec import Meta, Struct
 from psycopg import Connection
 
@@ -90,7 +91,7 @@ _TEXT = "fbx_aaaaaaaaaaaaaaaa_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
 def create_api_key(
     farebox: State,
     principal: Principal,
-    body: bytes,
+    body: RawBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Create a key."""

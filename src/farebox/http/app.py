@@ -1,5 +1,6 @@
 """The application: every route of the API, and what stands before and behind them."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -7,8 +8,10 @@ import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.di import Provide
 from litestar.enums import ScopeType
+from litestar.exceptions import LitestarDeprecationWarning
 from litestar.types import (
     ControllerRouterHandler,
+    ExceptionHandler,
     HTTPScope,
     LifeSpanReceive,
     LifeSpanSend,
@@ -34,7 +37,7 @@ from farebox.http import (
     subjects,
     subscriptions,
 )
-from farebox.http.authenticate import key_memory, provide_principal
+from farebox.http.authenticate import KeyMemory, key_memory, provide_principal
 from farebox.http.code import HttpCode
 from farebox.http.events import PATH as EVENTS
 from farebox.http.events import EventsEndpoint
@@ -106,7 +109,25 @@ def create_app(
     def handle(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         return problem_response(*describe_failure(error, farebox.new_id()))
 
-    app = Farebox(
+    with warnings.catch_warnings():
+        # Routes take path, query and dependencies by name, as Litestar 2 infers them; 3 will want
+        # each one marked.
+        warnings.simplefilter("ignore", LitestarDeprecationWarning)
+        app = _build(farebox, memory, routes, handle, options)
+    app.state.key_memory = memory
+    app.farebox = farebox
+    app.events = EventsEndpoint(farebox, memory)
+    return app
+
+
+def _build(
+    farebox: State,
+    memory: KeyMemory,
+    routes: Sequence[ControllerRouterHandler],
+    handle: "ExceptionHandler[Any]",
+    options: dict[str, Any],
+) -> Farebox:
+    return Farebox(
         route_handlers=list(routes),
         dependencies={
             "farebox": Provide(lambda: farebox, sync_to_thread=False),
@@ -120,10 +141,6 @@ def create_app(
         request_max_body_size=_BODY_BYTES_MAX,
         **options,
     )
-    app.state.key_memory = memory
-    app.farebox = farebox
-    app.events = EventsEndpoint(farebox, memory)
-    return app
 
 
 async def _send_problem(send: Send, problem: Any, headers: Any) -> None:

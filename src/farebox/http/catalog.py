@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from litestar import Response, Router, post
-from litestar.params import QueryParameter
+from litestar.params import QueryParameter, RawBody
 from msgspec import Struct
 
 from farebox.access.key import Scope
@@ -84,7 +84,7 @@ customers:
 def apply(
     farebox: State,
     principal: Principal,
-    body: bytes,
+    body: RawBody,
     dry_run: Annotated[bool, QueryParameter(description="only say what would change")] = False,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:

@@ -2,6 +2,7 @@
 
 from litestar import Request, Response, Router, get, put
 from litestar.datastructures import State as LitestarState
+from litestar.params import RawBody
 from msgspec import Struct
 
 from farebox.access.key import Scope
@@ -82,7 +83,7 @@ _CUSTOMER = {
     ),
 )
 def put_one(
-    farebox: State, principal: Principal, key: str, body: bytes, if_match: IfMatch = None
+    farebox: State, principal: Principal, key: str, body: RawBody, if_match: IfMatch = None
 ) -> Response[bytes]:
     """Put a customer."""
     customer = read_as({"key": key, **read_json(body)}, Customer)

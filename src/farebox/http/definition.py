@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from litestar import Response, Router, get, post, put
-from litestar.params import HeaderParameter
+from litestar.params import HeaderParameter, RawBody
 from msgspec import Struct
 from psycopg import Connection
 
@@ -126,7 +126,7 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
         farebox: State,
         principal: Principal,
         key: str,
-        body: bytes,
+        body: RawBody,
         publish: bool = False,
         effective_from: datetime | None = None,
         if_match: IfMatch = None,
@@ -165,7 +165,7 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
         farebox: State,
         principal: Principal,
         key: str,
-        body: bytes,
+        body: RawBody,
         idempotency_key: IdempotencyKey = None,
     ) -> Response[bytes]:
         wanted = read_body(body, PublishRequest)

@@ -20,6 +20,7 @@ from farebox.http.problem import MEDIA_TYPE, ProblemDetails
 _GIVEN = frozenset({"farebox", "principal", "key_memory", "body", "request"})
 _PUBLIC = frozenset({"/healthz", "/readyz"})
 _REFERENCE = "#/components/schemas/{name}"
+_METHODS = ("put", "post", "get", "delete")
 _ALWAYS = ("key_missing", "key_malformed", "key_unknown", "key_revoked", "scope_missing")
 Described = tuple[str, str, str, list[str], Operation, dict[str, FieldDefinition]]
 
@@ -53,10 +54,22 @@ def describe_api(app: Litestar, version: str) -> dict[str, Any]:
 
 
 def examples(app: Litestar) -> Iterator[tuple[str, Example]]:
-    """Yield the method and every example, in the order in which the routes stand."""
-    for _, method, _, _, operation, _ in [*_described(app), _events()]:
+    """Yield the method and every example: noun by noun as the app has them, writing before reading.
+
+    Later ones build on earlier ones; events come last.
+    """
+    nouns: dict[str, int] = {}
+    described = list(_described(app))
+    for path, *_ in described:
+        nouns.setdefault(_noun(path), len(nouns))
+    described.sort(key=lambda one: (nouns[_noun(one[0])], _METHODS.index(one[1])))
+    for _, method, _, _, operation, _ in [*described, _events()]:
         for example in operation.examples:
             yield method.upper(), example
+
+
+def _noun(path: str) -> str:
+    return "/".join(path.split("/")[:3])
 
 
 def _described(app: Litestar) -> Iterator[Described]:

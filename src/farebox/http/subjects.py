@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 from litestar import Response, Router, get, post
+from litestar.params import RawBody
 from msgspec import Struct
 from psycopg import Connection
 
@@ -111,7 +112,7 @@ def move_subject(
     farebox: State,
     principal: Principal,
     subject: str,
-    body: bytes,
+    body: RawBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Response[bytes]:
     """Move a subject."""

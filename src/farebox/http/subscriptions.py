@@ -5,6 +5,7 @@ from datetime import datetime
 
 import msgspec
 from litestar import Response, Router, get, put
+from litestar.params import RawBody
 from msgspec import Struct
 
 from farebox.access.id import Prefix, encode_id
@@ -86,7 +87,7 @@ _VIEW = {
         description="Answers 201 for a new subscription. Plan, version and start never change.",
     ),
 )
-def put_one(farebox: State, principal: Principal, key: str, body: bytes) -> Response[bytes]:
+def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Response[bytes]:
     """Put a subscription."""
     subscription = read_as({"key": key, **read_json(body)}, Subscription)
     if subscription.key != key:

@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
 
+import psycopg
+
 from farebox.events.admit import Admitted
 from farebox.events.answer import Outcome
 from farebox.flows.ingest import StaleCatalog, ingest
@@ -22,6 +24,8 @@ from farebox.postgres.session import Pool
 
 EVENTS_A_COMMIT = 20_000
 EVENTS_WAITING = 100_000
+CHARACTERS_A_COMMIT = 8 * 1024 * 1024
+CHARACTERS_WAITING = 64 * 1024 * 1024
 _SERIES_REMEMBERED = 1_000_000
 
 Taken = Outcome | ReadingRefusal
@@ -32,10 +36,11 @@ class Overloaded(Exception):
 
 
 class _Request:
-    __slots__ = ("admitted", "answer", "prepared", "revision")
+    __slots__ = ("admitted", "answer", "characters", "prepared", "revision")
 
     def __init__(self, admitted: Sequence[Admitted], answer: "asyncio.Future[list[Taken]]") -> None:
         self.admitted = admitted
+        self.characters = sum([len(one.payload) for one in admitted])
         self.answer = answer
         self.prepared: list[Prepared | ReadingRefusal] = []
         self.revision = -1
@@ -60,7 +65,7 @@ class Committer:
         self._organization_id = organization_id
         self._clock = clock
         self._waiting: deque[_Request] = deque()
-        self._events_waiting = 0
+        self._events_waiting = self._characters_waiting = 0
         self._running: asyncio.Task[None] | None = None
         self._book: MeterBook | None = None
         self._known_series: set[str] = set()
@@ -71,14 +76,19 @@ class Committer:
         Raises Overloaded, and psycopg.Error where the database is out of reach; then nothing of
         this call is known to be stored, and sending it again counts nothing twice.
         """
-        if self._events_waiting + len(admitted) > EVENTS_WAITING:
-            raise Overloaded
         loop = asyncio.get_running_loop()
         request = _Request(admitted, loop.create_future())
+        # One request is let in whatever its size; what bounds that is at the door.
+        if self._waiting and (
+            self._events_waiting + len(admitted) > EVENTS_WAITING
+            or self._characters_waiting + request.characters > CHARACTERS_WAITING
+        ):
+            raise Overloaded
         if self._book is not None:
             request.prepare(self._book)
         self._waiting.append(request)
         self._events_waiting += len(admitted)
+        self._characters_waiting += request.characters
         if self._running is None:
             self._running = loop.create_task(self._run())
         return await request.answer
@@ -86,30 +96,41 @@ class Committer:
     async def _run(self) -> None:
         try:
             while self._waiting:
-                group = self._next_group()
-                try:
-                    answers = await self._commit(group)
-                except Exception as error:
-                    # Whoever waits must hear of it; the requests behind get their own attempt.
-                    for request in group:
-                        if not request.answer.done():
-                            request.answer.set_exception(error)
-                else:
-                    for request, answer in zip(group, answers, strict=True):
-                        if not request.answer.done():
-                            request.answer.set_result(answer)
+                await self._answer(self._next_group())
         finally:
             self._running = None
 
     def _next_group(self) -> list[_Request]:
         group: list[_Request] = []
-        events = 0
-        while self._waiting and (not group or events < EVENTS_A_COMMIT):
+        events = characters = 0
+        while self._waiting and (
+            not group or (events < EVENTS_A_COMMIT and characters < CHARACTERS_A_COMMIT)
+        ):
             request = self._waiting.popleft()
             group.append(request)
             events += len(request.admitted)
+            characters += request.characters
         self._events_waiting -= events
+        self._characters_waiting -= characters
         return group
+
+    async def _answer(self, group: list[_Request]) -> None:
+        """Commit the group and tell whoever still waits; a client that left is passed over."""
+        try:
+            answers = await self._commit(group)
+        except Exception as error:
+            if len(group) > 1 and not isinstance(error, psycopg.OperationalError):
+                # One of them cannot be stored; the others must not fail with it.
+                for request in group:
+                    await self._answer([request])
+                return
+            for request in group:
+                if not request.answer.done():
+                    request.answer.set_exception(error)
+        else:
+            for request, answer in zip(group, answers, strict=True):
+                if not request.answer.done():
+                    request.answer.set_result(answer)
 
     async def _commit(self, group: list[_Request]) -> list[list[Taken]]:
         loop = asyncio.get_running_loop()

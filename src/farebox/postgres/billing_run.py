@@ -10,10 +10,11 @@ from psycopg.rows import class_row
 
 
 class BillingRunRow(Struct, frozen=True, kw_only=True):
-    """One run; `warnings` is JSON text."""
+    """One run; `warnings` is JSON text. A run that does not finalize writes drafts."""
 
     billing_run_id: UUID
     as_of: datetime
+    finalize: bool
     status: str
     invoices: int
     warnings: str
@@ -21,16 +22,45 @@ class BillingRunRow(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None
 
 
-_COLUMNS = "billing_run_id, as_of, status, invoices, warnings::text, started_at, finished_at"
+_COLUMNS = (
+    "billing_run_id, as_of, finalize, status, invoices, warnings::text, started_at, finished_at"
+)
 
 
 def add_run(
-    connection: Connection, organization_id: UUID, run_id: UUID, as_of: datetime, now: datetime
+    connection: Connection,
+    organization_id: UUID,
+    run_id: UUID,
+    as_of: datetime,
+    now: datetime,
+    *,
+    finalize: bool = True,
 ) -> None:
     connection.execute(
-        "insert into billing_run (organization_id, billing_run_id, as_of, status, started_at)"
-        " values (%s, %s, %s, 'running', %s) on conflict do nothing",
-        (organization_id, run_id, as_of, now),
+        "insert into billing_run (organization_id, billing_run_id, as_of, finalize, status,"
+        "  started_at) values (%s, %s, %s, %s, 'running', %s) on conflict do nothing",
+        (organization_id, run_id, as_of, finalize, now),
+    )
+
+
+def last_final_as_of(
+    connection: Connection, organization_id: UUID, before: datetime
+) -> datetime | None:
+    """Return up to when the last run before this instant finalized what was due."""
+    row = connection.execute(
+        "select max(as_of) from billing_run where organization_id = %s and finalize"
+        " and status = 'finished' and as_of < %s",
+        (organization_id, before),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def set_warnings(
+    connection: Connection, organization_id: UUID, run_id: UUID, warnings: str
+) -> None:
+    connection.execute(
+        "update billing_run set warnings = %s where organization_id = %s and billing_run_id = %s",
+        (warnings, organization_id, run_id),
     )
 
 

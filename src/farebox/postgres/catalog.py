@@ -61,6 +61,15 @@ def latest_versions(connection: Connection, organization_id: UUID) -> list[Versi
     return [_version(row) for row in rows]
 
 
+def count_versions(connection: Connection, organization_id: UUID) -> int:
+    """Return how many versions there are; they never change, so the same number is the same."""
+    row = connection.execute(
+        "select count(*) from catalog_version where organization_id = %s", (organization_id,)
+    ).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 def add_version(connection: Connection, organization_id: UUID, version: Version) -> None:
     connection.execute(
         "insert into catalog_version values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",

@@ -334,34 +334,3 @@ def latest_events(
     """Return events in the order they came in, the last first."""
     cursor = connection.cursor(row_factory=class_row(EventItem))
     return cursor.execute(_EVENTS, (organization_id, before_sequence, limit)).fetchall()
-
-
-def sequence_of(connection: Connection, organization_id: UUID, key: str) -> int | None:
-    """Return the place in the stream of the event with this key, 32 hexadecimal digits."""
-    row = connection.execute(
-        "select sequence from event_key where organization_id = %s and key = %s::uuid",
-        (organization_id, key),
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
-class EventRow(Struct, frozen=True, kw_only=True):
-    """An event as it is stored; `payload` is JSON text."""
-
-    sequence: int
-    time: datetime
-    received_at: datetime
-    source: str
-    id: str
-    type: str
-    subject: str | None
-    payload: str
-
-
-def find_event(connection: Connection, organization_id: UUID, sequence: int) -> EventRow | None:
-    cursor = connection.cursor(row_factory=class_row(EventRow))
-    return cursor.execute(
-        "select sequence, time, received_at, source, id, type, subject, payload::text"
-        " from event where organization_id = %s and sequence = %s",
-        (organization_id, sequence),
-    ).fetchone()

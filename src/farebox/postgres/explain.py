@@ -101,7 +101,25 @@ def members(
             "end": end,
         },
     ).fetchall()
-    return [Member(*row[:4], tuple(row[4]), *row[5:]) for row in rows]
+    return [Member(row[0], row[1], row[2], row[3], tuple(row[4]), row[5], row[6]) for row in rows]
+
+
+def _point_buckets(order: Order) -> str:
+    """Step from one bucket with points to the next by the index, however many lie in each."""
+    at, beyond = _BUCKET.format("time"), "time >= s.bucket + interval '15 minutes' and time < m.hi"
+    if order == "desc":
+        beyond = "time < s.bucket and time >= m.lo"
+    of_series = "select {} from point where organization_id = %(org)s and series_id = m.series_id"
+    return f"""
+    select bucket from (
+      with recursive step(bucket, n) as (
+        ({of_series.format(f"{at}, 1")} and time >= m.lo and time < m.hi
+         order by time {order} limit 1)
+        union all
+        select ({of_series.format(at)} and {beyond} order by time {order} limit 1), n + 1
+        from step s where bucket is not null and n < %(limit)s
+      )
+      select bucket from step where bucket is not null) point"""
 
 
 def _buckets(order: Order) -> str:
@@ -119,11 +137,7 @@ with member as materialized (
 ),
 kept as (
   select m.series_id, b.bucket from member m cross join lateral ({kept}
-    union all
-    select * from (select {_BUCKET.format("time")} as bucket from point
-      where organization_id = %(org)s and series_id = m.series_id
-        and time >= m.lo and time < m.hi
-      order by time {order} limit %(limit)s) point) b
+    union all {_point_buckets(order)}) b
 ),
 tail as (
   select u.series_id, {_BUCKET.format("e.time")} as bucket
@@ -225,6 +239,7 @@ def buckets_of(
 ) -> list[tuple[datetime, list[UUID]]]:
     """Return the next quarters of an hour in which these series were read, with those series."""
     spans = [_span(member, window) for member in found]
+    rows_max = limit * max(1, min(len(found), 1_000))
     rows = connection.execute(
         _BUCKETS[window.order],
         {
@@ -233,14 +248,17 @@ def buckets_of(
             "los": [lo for lo, _ in spans],
             "his": [hi for _, hi in spans],
             "limit": limit,
-            # Enough for whole buckets in all but the widest, and bounded there.
-            "rows": limit * max(1, min(len(found), 1_000)),
+            "rows": rows_max,
         },
     ).fetchall()
     buckets: dict[datetime, list[UUID]] = defaultdict(list)
     for bucket, series_id in rows:
         buckets[bucket].append(series_id)
-    return list(buckets.items())[:limit]
+    whole = list(buckets.items())
+    if len(rows) == rows_max:
+        # The last bucket may be cut; the only one is looked through for every series.
+        whole = whole[:-1] or [(whole[0][0], [member.series_id for member in found])]
+    return whole[:limit]
 
 
 def _span(member: Member, window: Window) -> tuple[datetime, datetime]:
@@ -267,6 +285,15 @@ def find_event(connection: Connection, organization_id: UUID, key: bytes) -> Eve
     return None if row is None else _event(row)
 
 
+def digest_of(connection: Connection, organization_id: UUID, key: bytes) -> bytes | None:
+    """Return the digest of the payload that is stored under an event's key."""
+    row = connection.execute(
+        "select digest from event_key where organization_id = %s and key = %s",
+        (organization_id, UUID(bytes=key)),
+    ).fetchone()
+    return None if row is None else row[0].bytes
+
+
 class SeriesRow(Struct, frozen=True):
     """What the readings of a series have in common."""
 
@@ -286,7 +313,9 @@ def series_rows(
         " where organization_id = %s and series_id = any(%s)",
         (organization_id, list(series)),
     ).fetchall()
-    return {row[0]: SeriesRow(*row[:5], tuple(row[5])) for row in rows}
+    return {
+        row[0]: SeriesRow(row[0], row[1], row[2], row[3], row[4], tuple(row[5])) for row in rows
+    }
 
 
 def customer_at(
@@ -302,8 +331,9 @@ def customer_at(
 
 
 def _event(row: Sequence[Any]) -> EventRow:
-    taken = zip(row[9] or (), row[10] or (), strict=True)
-    later = zip(row[11] or (), row[12] or (), strict=True)
+    # A reading kept both for its sum and for itself stands in two arrays; it is one reading.
+    taken = dict(zip(row[9] or (), row[10] or (), strict=True))
+    taken.update(zip(row[11] or (), row[12] or (), strict=True))
     return EventRow(
         sequence=row[0],
         received_at=row[1],
@@ -314,7 +344,7 @@ def _event(row: Sequence[Any]) -> EventRow:
         subject=row[6],
         payload=row[7],
         voided=row[8],
-        readings=tuple(RawReading(*pair) for pair in (*taken, *later)),
+        readings=tuple(RawReading(series_id, value) for series_id, value in taken.items()),
     )
 
 

@@ -180,6 +180,21 @@ def find_number(connection: Connection, organization_id: UUID, number: str) -> I
     ).fetchone()
 
 
+def find_by_period(
+    connection: Connection,
+    organization_id: UUID,
+    subscription_key: str,
+    period_start: datetime,
+    kind: str,
+) -> InvoiceRow | None:
+    cursor = connection.cursor(row_factory=class_row(InvoiceRow))
+    return cursor.execute(
+        f"select {_INVOICE} from invoice where organization_id = %s and subscription_key = %s"
+        " and period_start = %s and kind = %s",
+        (organization_id, subscription_key, period_start, kind),
+    ).fetchone()
+
+
 def invoices(
     connection: Connection,
     organization_id: UUID,

@@ -89,6 +89,8 @@ def _ensure_jobs(connection: psycopg.Connection) -> None:
 def ensure_runtime_role(owner_url: str, role: str, password: str) -> None:
     """Make `role` able to log in with `password` as a member of the runtime group, no more."""
     with psycopg.connect(owner_url) as connection:
+        # Processes that start together would meet on the role's row, which PostgreSQL refuses.
+        connection.execute("select pg_advisory_xact_lock(%s)", (_LOCK,))
         known = connection.execute("select 1 from pg_roles where rolname = %s", (role,)).fetchone()
         verb = sql.SQL("alter role {} login password {}" if known else _CREATE_ROLE)
         connection.execute(verb.format(sql.Identifier(role), sql.Literal(password)))

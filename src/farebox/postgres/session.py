@@ -35,13 +35,17 @@ def _configure(connection: psycopg.Connection) -> None:
 
 
 def refuse_unsafe_role(connection: psycopg.Connection) -> None:
-    """Raise UnsafeRole when the current role is a superuser, bypasses RLS or owns a table."""
+    """Raise UnsafeRole when the role is, or may become, one to which the policies do not apply.
+
+    That is a superuser, one that bypasses row-level security, or the owner of a table.
+    """
+    # The role that logged in, and every role that it may set.
     row = connection.execute(
-        "select r.rolsuper, r.rolbypassrls, exists (select from pg_class c"
+        "select bool_or(r.rolsuper), bool_or(r.rolbypassrls), exists (select from pg_class c"
         "   join pg_namespace n on n.oid = c.relnamespace"
         "   where n.nspname = 'public' and c.relkind in ('r', 'p')"
-        "   and pg_has_role(current_user, c.relowner, 'usage'))"
-        " from pg_roles r where r.rolname = current_user"
+        "   and pg_has_role(session_user, c.relowner, 'member'))"
+        " from pg_roles r where pg_has_role(session_user, r.oid, 'member')"
     ).fetchone()
     assert row is not None
     for unsafe, reason in zip(
@@ -79,7 +83,9 @@ def bound(
         if not connection.closed:
             connection.execute("rollback")
         raise
-    connection.execute("commit")
+    # PostgreSQL answers COMMIT of a failed transaction with ROLLBACK, and no error.
+    if connection.execute("commit").statusmessage != "COMMIT":
+        raise psycopg.errors.InFailedSqlTransaction("the transaction had failed; nothing was kept")
 
 
 @contextmanager

@@ -31,42 +31,60 @@ with target as (
               %(ends)s::timestamptz[])
     with ordinality as t(customer_key, meter_key, start_at, end_at, n)
 ),
-series_of as (
-  select t.n, s.series_id, s.subject, s.customer_key, s.meter_version, s.dimensions,
+mapped as (
+  select t.n, s.series_id, s.subject, s.customer_key, s.meter_key, s.meter_version, s.dimensions,
          greatest(t.start_at, m.valid_from) as start_at, least(t.end_at, m.valid_to) as end_at
   from target t
-  join subject m on m.organization_id = %(org)s and m.customer_key = t.customer_key
-    and m.valid_from < t.end_at and m.valid_to > t.start_at
+  join subject m on not %(users)s and m.organization_id = %(org)s
+    and m.customer_key = t.customer_key and m.valid_from < t.end_at and m.valid_to > t.start_at
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
     and s.subject = m.subject and s.customer_key = ''
   union all
-  select t.n, s.series_id, s.subject, s.customer_key, s.meter_version, s.dimensions,
+  select t.n, s.series_id, s.subject, s.customer_key, s.meter_key, s.meter_version, s.dimensions,
          t.start_at, t.end_at
   from target t
   join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
-    and s.customer_key = t.customer_key and s.customer_key <> ''
+    and s.customer_key = t.customer_key and s.customer_key <> '' and not %(users)s
+  union all
+  select t.n, s.series_id, s.subject, s.customer_key, s.meter_key, s.meter_version, s.dimensions,
+         t.start_at, t.end_at
+  from target t
+  join series s on s.organization_id = %(org)s and s.meter_key = t.meter_key
+    and s.subject = t.customer_key and s.customer_key = '' and %(users)s
+),
+version as materialized (
+  select m.meter_key, m.meter_version,
+         (select u.counted_until from superseded u where u.organization_id = %(org)s
+            and u.meter_key = m.meter_key and u.meter_version = m.meter_version) as counted_until,
+         (select b.status = 'switched' from backfill b where b.organization_id = %(org)s
+            and b.meter_key = m.meter_key and b.meter_version = m.meter_version) as backfilled
+  from (select distinct meter_key, meter_version from mapped) m
+),
+series_of as (
+  select m.n, m.series_id, m.subject, m.customer_key, m.meter_version, m.dimensions, m.start_at,
+         m.end_at, least(m.end_at, v.counted_until) as counted_to, v.backfilled
+  from mapped m join version v using (meter_key, meter_version)
 ),
 member as (
   select n, series_id, case when %(by_subject)s then subject else '' end as subject,
          subject as user_subject, customer_key as user_customer, meter_version, dimensions,
-         start_at, end_at,
-         case when %(raw)s then end_at else
-           least(end_at, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
+         backfilled, start_at, end_at, counted_to,
+         case when %(raw)s or counted_to <= start_at then greatest(start_at, counted_to) else
+           least(counted_to, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
          end as first_bucket,
-         case when %(raw)s then start_at else
-           greatest(start_at, date_bin('15 minutes', end_at, {_ORIGIN}))
+         case when %(raw)s or counted_to <= start_at then least(start_at, counted_to) else
+           greatest(start_at, date_bin('15 minutes', counted_to, {_ORIGIN}))
          end as last_bucket
   from series_of
-  where start_at < end_at
-    and (%(subjects)s::text[] is null or subject = any(%(subjects)s::text[]))
+  where %(subjects)s::text[] is null or subject = any(%(subjects)s::text[])
 ),
 member_edge as (
   select n, series_id, subject, meter_version, dimensions, backfilled,
          start_at as lo, first_bucket as hi
   from member where start_at < first_bucket
   union
-  select n, series_id, subject, meter_version, dimensions, backfilled, last_bucket, end_at
-  from member where last_bucket < end_at
+  select n, series_id, subject, meter_version, dimensions, backfilled, last_bucket, counted_to
+  from member where last_bucket < counted_to
 ),
 edge as materialized (select distinct lo, hi from member_edge),
 mark as materialized (
@@ -113,7 +131,7 @@ def _raw(series: str, readings: str, kind: str, backfilled: str) -> str:
   union all
   select m.n, m.subject, m.meter_version, m.dimensions, e.time, e.value
   from tail_reading e
-  join member m on m.series_id = e.series_id and e.time >= m.start_at and e.time < m.end_at"""
+  join member m on m.series_id = e.series_id and e.time >= m.start_at and e.time < m.counted_to"""
 
 
 _WINDOW = "width_bucket(time, %(windows)s::timestamptz[]) - 1"
@@ -155,14 +173,15 @@ folded as (
          m.start_at, m.end_at
   from member m cross join lateral (
     select * from point where organization_id = %(org)s and series_id = m.series_id
-      and time >= m.start_at and time < m.end_at
+      and time >= m.start_at and time < m.counted_to
     offset 0) p
   union all
   select m.n, m.series_id, m.subject, m.user_subject, m.user_customer,
          m.meter_version, m.dimensions, p.time, p.sequence, p.value, true, m.start_at, m.end_at
   from member m cross join lateral (
     select p.time, p.sequence, p.value from point p
-    where p.organization_id = %(org)s and p.series_id = m.series_id and p.time < m.start_at
+    where p.organization_id = %(org)s and p.series_id = m.series_id
+      and p.time < least(m.start_at, m.counted_to)
     order by p.time desc, p.sequence desc limit 1) p
 ),
 tail as (
@@ -175,19 +194,23 @@ tail as (
     cross join lateral unnest(e.point_series, e.point_quantities) as u(series_id, value)
     where e.organization_id = %(org)s and e.sequence > mark.sequence
     offset 0) e
-  join member m on m.series_id = e.series_id and e.time < m.end_at
+  join member m on m.series_id = e.series_id and e.time < m.counted_to
 )
 select * from folded union all select * from tail
 order by n, dimensions, series_id, time, sequence"""
 
 
 class Range(Struct, frozen=True, kw_only=True):
-    """How to cut the answer: into `windows` (their starts, ascending), by subject, from raw."""
+    """How to cut the answer: into `windows` (their starts, ascending), by subject, from raw.
+
+    users: targets name subjects instead of customers, to look for usage that is nobody's.
+    """
 
     windows: tuple[datetime, ...] = (BEGINNING,)
     by_subject: bool = False
     subjects: tuple[str, ...] | None = None
     raw: bool = False
+    users: bool = False
 
 
 def totals(
@@ -242,4 +265,5 @@ def _parameters(organization_id: UUID, targets: Sequence[Target], cut: Range) ->
         "by_subject": cut.by_subject,
         "subjects": None if cut.subjects is None else list(cut.subjects),
         "raw": cut.raw,
+        "users": cut.users,
     }

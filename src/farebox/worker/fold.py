@@ -8,7 +8,9 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from uuid import UUID
 
+import psycopg
 import structlog
 
 from farebox.flows.fold_rollups import EVENTS_A_STEP, fold_rollups
@@ -34,14 +36,28 @@ async def keep_folding(pool: Pool, clock: Callable[[], datetime]) -> None:
 
 
 def fold_all(pool: Pool, clock: Callable[[], datetime]) -> int:
-    """Fold every organization that is behind and return how many events that were."""
+    """Fold every organization that is behind and return how many events that were.
+
+    Where one cannot be folded that is logged and the others go on; raises
+    psycopg.OperationalError where the database is out of reach.
+    """
     with unbound(pool) as connection:
         behind = rollup.organizations_to_fold(connection)
     total = 0
     for organization_id in behind:
-        while True:
-            folded = fold_rollups(pool, organization_id, clock())
-            total += folded
-            if folded < EVENTS_A_STEP:
-                break
+        try:
+            total += _fold_one(pool, organization_id, clock)
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:
+            _log.error("fold_failed", organization_id=str(organization_id), error=str(error))
     return total
+
+
+def _fold_one(pool: Pool, organization_id: UUID, clock: Callable[[], datetime]) -> int:
+    total = 0
+    while True:
+        folded = fold_rollups(pool, organization_id, clock())
+        total += folded
+        if folded < EVENTS_A_STEP:
+            return total

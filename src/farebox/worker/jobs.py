@@ -1,7 +1,7 @@
 """Background jobs on PostgreSQL: what takes longer than a request, and what comes with the day."""
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from procrastinate import App, PsycopgConnector
@@ -54,8 +54,9 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
 
 def make_partitions(pool: Pool, now: datetime) -> None:
     """Make the partitions of this month and the next ones."""
-    months = {
-        (now + timedelta(days=31 * ahead)).date().replace(day=1) for ahead in range(MONTHS_AHEAD)
-    }
+    first = now.astimezone(UTC).date().replace(day=1)
+    months = [first]
+    while len(months) < MONTHS_AHEAD:
+        months.append((months[-1] + timedelta(days=31)).replace(day=1))
     with unbound(pool) as connection:
-        ensure_partitions(connection, sorted(months))
+        ensure_partitions(connection, months)

@@ -65,6 +65,8 @@ def calculate_fields(fields: dict[str, str]) -> Calculation:
     parts = {}
     for name in _FIELDS:
         text = fields[name].strip()
+        if not text:
+            continue
         tree = read_yaml(text.encode())
         if isinstance(tree, TextFault):
             place = f"line {tree.line}, column {tree.column}"
@@ -72,8 +74,7 @@ def calculate_fields(fields: dict[str, str]) -> Calculation:
                 CatalogCode.MALFORMED, f"/{name}{tree.pointer}", f"{tree.message} ({place})"
             )
             return Calculation(quote=Quote(problems=(fault,)))
-        if tree.value not in (None, ""):
-            parts[name] = tree.value
+        parts[name] = tree.value
     if "usage" in parts and not isinstance(parts["usage"], list):
         parts["usage"] = [{"quantity": parts["usage"]}]
     quoted = rate_quote(_ENCODER.encode(parts))

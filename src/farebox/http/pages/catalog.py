@@ -137,7 +137,7 @@ def _page(
     wanted: tuple[Kind, str, int],
     template: str,
     prices: Callable[[Meter | RateCard | Plan], list[PriceView]],
-    **values: str,
+    search: str = "",
 ) -> Page:
     """Render one version, the latest unless another is asked for, beside the list of all."""
     kind, key, number = wanted
@@ -156,7 +156,7 @@ def _page(
         in_force=_in_force(versions, now),
         prices=prices(shown.definition),
         now=now,
-        **values,
+        search=search,
     )
 
 

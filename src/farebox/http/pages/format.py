@@ -1,7 +1,7 @@
-"""How values look on a page: exact digits, grouped; times in a named zone; money by its currency."""
+"""How values look on a page: exact digits, grouped; times in a named zone; money by currency."""
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -73,9 +73,7 @@ def span(start: datetime, end: datetime, timezone: str = "UTC") -> str:
     """A half-open stretch of time: by its first and last day where it is made of whole days."""
     zone = ZoneInfo(timezone)
     first, after = start.astimezone(zone), end.astimezone(zone)
-    if (first.hour, first.minute, first.second) + (after.hour, after.minute, after.second) != (
-        0,
-    ) * 6:
+    if first.time() != time.min or after.time() != time.min:
         return f"{moment(start, timezone)} \u2013 {moment(end, timezone)}"
     last = (after - _INSTANT).date()
     if first.date() == last:

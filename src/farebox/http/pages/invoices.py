@@ -8,17 +8,21 @@ from litestar import get
 from psycopg import Connection
 
 from farebox.access.id import Prefix, decode_id
+from farebox.flows.explain_line import explain_line
 from farebox.http.pages.customers import encode_invoice
 from farebox.http.pages.line_view import lines_of_rows
 from farebox.http.pages.page import Page, PageRequest, Viewer, missing, render
 from farebox.http.state import State
 from farebox.postgres import customer, invoice
+from farebox.postgres.explain import Place
 from farebox.postgres.invoice import InvoiceRow
 from farebox.postgres.session import transaction
 from farebox.rating.charge import UnpricedUsage
 
 PAGE = 50
 _STATUSES = ("final", "draft")
+_POSITION_MAX = (1 << 31) - 1
+_SEQUENCE_END = 1 << 62
 
 
 @get("/invoices", sync_to_thread=True)
@@ -52,7 +56,7 @@ def invoice_list(
         "invoices.html",
         viewer=viewer,
         invoices=shown,
-        status=status if status in _STATUSES else "",
+        shown_status=status if status in _STATUSES else "",
         search=wanted,
         more=_write_position(shown[-1]) if len(rows) > PAGE else None,
         encode=encode_invoice,
@@ -81,6 +85,51 @@ def invoice_page(request: PageRequest, farebox: State, viewer: Viewer, identifie
         lines=lines_of_rows(lines),
         unpriced=msgspec.json.decode(found.unpriced, type=tuple[UnpricedUsage, ...]),
     )
+
+
+@get("/invoices/{identifier:str}/lines/{position:int}", sync_to_thread=True)
+def line_page(
+    request: PageRequest,
+    farebox: State,
+    viewer: Viewer,
+    identifier: str,
+    position: int,
+    after: str = "",
+) -> Page:
+    """One line, and the events that it counts, a page at a time."""
+    name = decode_id(Prefix.INVOICE, identifier) or identifier.replace("\0", "")
+    explained = explain_line(
+        farebox.pool,
+        viewer.organization_id,
+        name,
+        min(position, _POSITION_MAX),
+        after=_read_place(after),
+        limit=PAGE,
+    )
+    if explained is None:
+        raise missing("line with this number")
+    following = explained.events.after
+    return render(
+        request,
+        "line.html",
+        viewer=viewer,
+        invoice=explained.invoice,
+        identifier=encode_invoice(explained.invoice),
+        line=lines_of_rows([explained.line])[0],
+        events=explained.events.events,
+        first=not after,
+        more=None if following is None else f"{following.time.isoformat()}~{following.sequence}",
+    )
+
+
+def _read_place(text: str) -> Place | None:
+    """Return where a page of events begins; any other text begins at the first."""
+    instant, _, sequence = text.partition("~")
+    try:
+        time, number = datetime.fromisoformat(instant), int(sequence)
+    except ValueError:
+        return None
+    return Place(time, number) if time.tzinfo and abs(number) < _SEQUENCE_END else None
 
 
 def _find(connection: Connection, organization_id: UUID, text: str) -> InvoiceRow | None:

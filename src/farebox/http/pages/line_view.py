@@ -15,7 +15,7 @@ BREAKDOWN_MAX = 60
 
 
 class LineView(Struct, frozen=True, kw_only=True):
-    """What a line charges and all that explains it; `hidden` rows of its breakdown are not shown."""
+    """What a line charges and all that explains it, but for `hidden` rows of its breakdown."""
 
     position: int
     kind: str

@@ -38,7 +38,7 @@ class MeterUsage(Struct, frozen=True, kw_only=True):
     picture: Sparkline | None
 
 
-class Warning_(Struct, frozen=True, kw_only=True):
+class Finding(Struct, frozen=True, kw_only=True):
     """Usage that will reach no invoice as things are, and what would help."""
 
     code: str
@@ -120,10 +120,10 @@ def _kept(meters: Mapping[str, MeterHistory], keeping: Keeping) -> list[str]:
     return [key for key, history in meters.items() if keeping_of(history.current) is keeping]
 
 
-def _warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[Warning_]:
+def _warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[Finding]:
     organization_id = viewer.organization_id
     found = [
-        Warning_(
+        Finding(
             code="no_meter",
             what=f"Events of type {row.type}",
             how_much=f"{row.events:,} events",
@@ -133,7 +133,7 @@ def _warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[W
         for row in console.unread_types(connection, organization_id, _WARNINGS_MAX)
     ]
     found += [
-        Warning_(
+        Finding(
             code="no_customer",
             what=f"Subject {row.subject or '(none)'}",
             how_much=f"{row.readings:,} readings",
@@ -145,7 +145,7 @@ def _warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[W
     return found + _unpriced_warnings(connection, viewer, since - _MONTHS)
 
 
-def _unpriced_warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[Warning_]:
+def _unpriced_warnings(connection: Connection, viewer: Viewer, since: datetime) -> list[Finding]:
     found = []
     for invoice_id, number, customer_key, text in console.unpriced_invoices(
         connection, viewer.organization_id, since, _WARNINGS_MAX
@@ -153,7 +153,7 @@ def _unpriced_warnings(connection: Connection, viewer: Viewer, since: datetime) 
         unpriced = msgspec.json.decode(text, type=tuple[UnpricedUsage, ...])
         reasons = sorted({one.reason for one in unpriced})
         found.append(
-            Warning_(
+            Finding(
                 code=reasons[0].value,
                 what=f"{number or 'Draft'} of {customer_key}",
                 how_much=f"{len(unpriced):,} quantities",

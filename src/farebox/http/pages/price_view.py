@@ -51,7 +51,7 @@ def price_table(price: Price, currency: str) -> PriceTable:
             row = (money(price.amount, currency), quantity(price.size), quantity(price.free))
             return PriceTable("Package", ("Each package", "Units in it", "Free units"), (row,))
         case Stairstep():
-            rows = _ranges(((tier.up_to, (money(tier.amount, currency),)) for tier in price.tiers))
+            rows = _ranges((tier.up_to, (money(tier.amount, currency),)) for tier in price.tiers)
             return PriceTable("Stairstep", ("Units", "Amount"), rows)
         case GraduatedPercentage():
             rows = _ranges(
@@ -76,7 +76,7 @@ def _other(price: Percentage | Capacity | Matrix | Dynamic, currency: str) -> Pr
             )
             return PriceTable("Capacity", ("Within", "Amount"), rows)
         case Matrix():
-            rows = tuple(
+            cells: tuple[Row, ...] = tuple(
                 (
                     *(cell.match.get(name, "*") for name in price.dimensions),
                     _per(cell.unit, cell.per or price.per, currency),
@@ -88,7 +88,7 @@ def _other(price: Percentage | Capacity | Matrix | Dynamic, currency: str) -> Pr
                 if price.default is not None
                 else "Anything else stays unpriced and is listed."
             )
-            return PriceTable("Matrix", (*price.dimensions, "Price"), rows, (default,))
+            return PriceTable("Matrix", (*price.dimensions, "Price"), cells, (default,))
         case Dynamic():
             row = ("the amount each event carries", f"\u00d7 {quantity(price.multiplier)}")
             return PriceTable("Dynamic", ("Price", "Multiplier"), (row,))

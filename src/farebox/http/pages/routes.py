@@ -49,6 +49,7 @@ console = Router(
         events.event_page,
         invoices.invoice_list,
         invoices.invoice_page,
+        invoices.line_page,
         overview.overview,
         sign_in.choose_theme,
         sign_in.sign_in,

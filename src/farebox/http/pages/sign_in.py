@@ -29,7 +29,7 @@ SESSION_COOKIE = "farebox_session"
 _HOME = "/console"
 _MESSAGES: dict[KeyRefusal | SessionRefusal, str] = {
     KeyRefusal.KEY_MISSING: "Enter an API key. It begins with fbx_.",
-    KeyRefusal.KEY_MALFORMED: "That is not an API key: one reads fbx_, 16 and 52 letters and digits.",
+    KeyRefusal.KEY_MALFORMED: "An API key reads fbx_, then 16 and 52 letters and digits; this does not.",
     KeyRefusal.KEY_UNKNOWN: "There is no such API key.",
     SessionRefusal.SESSION_ENDED: "Your session ended. Sign in again.",
     SessionRefusal.KEY_REVOKED: "This API key was revoked.",
@@ -77,7 +77,7 @@ def ask_to_sign_in(request: PageRequest, needed: SignInNeeded) -> Page:
     message = _MESSAGES.get(needed.refusal) if needed.refusal else None
     wanted = request.url.path if request.method == "GET" else _HOME
     query = f"?{request.url.query}" if request.method == "GET" and request.url.query else ""
-    return _form(request, f"{wanted}{query}", message, 401 if wanted != _HOME or message else 200)
+    return _form(request, f"{wanted}{query}", message, 401)
 
 
 @get("/sign-in", sync_to_thread=False)

@@ -1,0 +1,1 @@
+"""Measure Farebox's hot paths as ratios in one run: `python -m bench`, explained in docs/."""

@@ -1,0 +1,196 @@
+"""Open an invoice line: its price, tiers, adjustments, quantities, and the events behind it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+from psycopg import Connection
+
+from farebox.flows.read_usage import MeterHistory, read_meters
+from farebox.invoicing.assemble import LineDetail
+from farebox.metering.reading import meter_dimensions
+from farebox.metering.window import BUCKET
+from farebox.postgres import explain
+from farebox.postgres.explain import EventRow, Member, Place, Window
+from farebox.postgres.invoice import InvoiceRow, LineRow, find_invoice, find_number, lines_of
+from farebox.postgres.session import Pool, transaction
+
+BUCKETS_A_PAGE = 24
+"""A page looks through this many quarters of an hour and may then hold fewer than asked for."""
+
+
+class LineEvent(Struct, frozen=True, kw_only=True):
+    """An event that a line counts, with what the line's meter read from it."""
+
+    sequence: int
+    source: str
+    id: str
+    type: str
+    time: datetime
+    received_at: datetime
+    subject: str | None
+    voided: bool
+    readings: tuple["LineReading", ...]
+
+
+class LineReading(Struct, frozen=True):
+    """One reading; dimensions by name."""
+
+    value: str
+    dimensions: Mapping[str, str]
+
+
+class EventPage(Struct, frozen=True):
+    """Events in the order of time and then of receipt; `after` is where the next page begins."""
+
+    events: tuple[LineEvent, ...]
+    after: Place | None
+
+
+class LineExplained(Struct, frozen=True):
+    """The line with all that it was made from."""
+
+    invoice: InvoiceRow
+    line: LineRow
+    detail: LineDetail
+    events: EventPage
+
+
+def find_any(connection: Connection, organization_id: UUID, name: str | UUID) -> InvoiceRow | None:
+    """Return an invoice by its id or its number."""
+    if isinstance(name, UUID):
+        return find_invoice(connection, organization_id, name)
+    return find_number(connection, organization_id, name)
+
+
+def explain_line(
+    pool: Pool,
+    organization_id: UUID,
+    name: str | UUID,
+    position: int,
+    *,
+    after: Place | None = None,
+    limit: int = 100,
+) -> LineExplained | None:
+    """Open a line of the invoice with this id or number; None where there is none."""
+    with transaction(pool, organization_id, snapshot=True) as connection:
+        row = find_any(connection, organization_id, name)
+        if row is None:
+            return None
+        lines = lines_of(connection, organization_id, row.invoice_id)
+        line = next((one for one in lines if one.position == position), None)
+        if line is None:
+            return None
+        detail = msgspec.json.decode(line.detail, type=LineDetail)
+        events = EventPage((), None)
+        if line.meter_key is not None:
+            events = _events(connection, organization_id, row, line, line.meter_key, after, limit)
+    return LineExplained(row, line, detail, events)
+
+
+def _events(
+    connection: Connection,
+    organization_id: UUID,
+    row: InvoiceRow,
+    line: LineRow,
+    meter_key: str,
+    after: Place | None,
+    limit: int,
+) -> EventPage:
+    members = explain.members(
+        connection,
+        organization_id,
+        row.customer_key,
+        meter_key,
+        line.segment_start,
+        line.segment_end,
+    )
+    window = Window(
+        start=line.segment_start, end=line.segment_end, cutoff=row.cutoff_sequence, after=after
+    )
+    rows, following = walk(connection, organization_id, members, window, limit)
+    history = read_meters(connection, organization_id, meter_key)[meter_key]
+    by_id = {member.series_id: member for member in members}
+    return EventPage(tuple(_event(one, by_id, history) for one in rows), following)
+
+
+def walk(
+    connection: Connection,
+    organization_id: UUID,
+    members: Sequence[Member],
+    window: Window,
+    limit: int,
+) -> tuple[list[EventRow], Place | None]:
+    """Return the next events of these series, one quarter of an hour after the other."""
+    if not members:
+        return [], None
+    buckets = explain.buckets_of(connection, organization_id, members, window, BUCKETS_A_PAGE + 1)
+    spans: dict[UUID, list[Member]] = defaultdict(list)
+    for member in members:
+        spans[member.series_id].append(member)
+    rows: list[EventRow] = []
+    for bucket, series in buckets[:BUCKETS_A_PAGE]:
+        part = replace(
+            window, start=max(window.start, bucket), end=min(window.end, bucket + BUCKET)
+        )
+        wanted = limit - len(rows) + 1
+        found = explain.events_in(connection, organization_id, part, wanted, series)
+        rows += [one for one in found if _counts(one, spans)]
+        if len(rows) > limit:
+            return rows[:limit], Place(rows[limit - 1].time, rows[limit - 1].sequence)
+        if len(found) == wanted:
+            # Some were another customer's by then; the rest of this bucket is the next page's.
+            return rows, Place(found[-1].time, found[-1].sequence)
+    if len(buckets) <= BUCKETS_A_PAGE:
+        return rows, None
+    return rows, _edge(buckets[BUCKETS_A_PAGE][0], window)
+
+
+def _edge(bucket: datetime, window: Window) -> Place:
+    """Return the place just before the events of a bucket."""
+    if window.order == "asc":
+        return Place(bucket, -1)
+    return Place(bucket + BUCKET, -1)
+
+
+def _counts(row: EventRow, spans: Mapping[UUID, Sequence[Member]]) -> bool:
+    """Tell whether one of the readings counts at that instant: a subject may have moved."""
+    return any(
+        member.start <= row.time < member.end
+        for reading in row.readings
+        for member in spans.get(reading.series_id, ())
+    )
+
+
+def _event(row: EventRow, members: Mapping[UUID, Member], history: MeterHistory) -> LineEvent:
+    return LineEvent(
+        sequence=row.sequence,
+        source=row.source,
+        id=row.id,
+        type=row.type,
+        time=row.time,
+        received_at=row.received_at,
+        subject=row.subject,
+        voided=row.voided,
+        readings=tuple(
+            LineReading(plain(one.value), named(members[one.series_id], history))
+            for one in row.readings
+            if one.series_id in members
+        ),
+    )
+
+
+def named(series: Member | explain.SeriesRow, history: MeterHistory) -> dict[str, str]:
+    """Return the dimension values of a series by name."""
+    names = meter_dimensions(history.versions[series.meter_version])
+    return dict(zip(names, series.dimensions, strict=True))
+
+
+def plain(value: str | Decimal) -> str:
+    """Return a number or text as it goes over the wire."""
+    return value if isinstance(value, str) else format(value, "f")

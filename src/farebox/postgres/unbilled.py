@@ -1,0 +1,268 @@
+"""Usage that reaches nobody's invoice: who to ask about, and what came too late for one."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.postgres.customer import SubjectRow
+from farebox.postgres.explain import Member
+
+
+class UnreadType(Struct, frozen=True):
+    """An event type that no meter reads."""
+
+    type: str
+    events: int
+    first_time: datetime
+    last_time: datetime
+
+
+def unread_types(
+    connection: Connection, organization_id: UUID, start: datetime, end: datetime
+) -> list[UnreadType]:
+    """Return the types whose events were seen at some time in [start, end)."""
+    rows = connection.execute(
+        "select type, events, first_time, last_time from unread_type where organization_id = %s"
+        " and last_time >= %s and first_time < %s order by type",
+        (organization_id, start, end),
+    ).fetchall()
+    return [UnreadType(*row) for row in rows]
+
+
+_USERS = """
+select distinct s.subject from series s
+where s.organization_id = %(org)s and s.customer_key = '' and s.subject >= %(from)s
+  and not exists (select from subject m
+                  where m.organization_id = %(org)s and m.subject = s.subject
+                    and m.valid_from <= %(start)s and m.valid_to >= %(end)s)
+order by s.subject limit %(limit)s"""
+
+
+def users_uncovered(
+    connection: Connection,
+    organization_id: UUID,
+    start: datetime,
+    end: datetime,
+    *,
+    after: str | None,
+    limit: int,
+) -> list[str]:
+    """Return subjects that no single mapping covers all through [start, end), in order.
+
+    The empty subject, of events that name nobody, is the first; `after` None begins with it.
+    """
+    rows = connection.execute(
+        _USERS,
+        {
+            "org": organization_id,
+            "start": start,
+            "end": end,
+            # The next text in byte order: U+0000 is in no subject, U+0001 is the least letter.
+            "from": "" if after is None else after + "\x01",
+            "limit": limit,
+        },
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def subject_spans(
+    connection: Connection, organization_id: UUID, subjects: Sequence[str]
+) -> list[SubjectRow]:
+    """Return every mapping of these subjects, oldest first."""
+    rows = connection.execute(
+        "select subject, customer_key, valid_from, valid_to from subject"
+        " where organization_id = %s and subject = any(%s) order by subject, valid_from",
+        (organization_id, list(subjects)),
+    ).fetchall()
+    return [SubjectRow(*row) for row in rows]
+
+
+def unknown_customers(
+    connection: Connection, organization_id: UUID, *, after: str, limit: int
+) -> list[str]:
+    """Return customer keys that events named and that no customer has."""
+    rows = connection.execute(
+        "select distinct s.customer_key from series s where s.organization_id = %(org)s"
+        " and s.customer_key <> '' and s.customer_key > %(after)s and not exists ("
+        "  select from customer c where c.organization_id = %(org)s and c.key = s.customer_key)"
+        " order by 1 limit %(limit)s",
+        {"org": organization_id, "after": after, "limit": limit},
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+class SubscribedSpan(Struct, frozen=True):
+    """When a customer was subscribed to a plan version."""
+
+    customer_key: str
+    plan_key: str
+    plan_version: int
+    starts_at: datetime
+    ends_at: datetime | None
+
+
+def subscribed_spans(
+    connection: Connection, organization_id: UUID, customer_keys: Sequence[str]
+) -> list[SubscribedSpan]:
+    rows = connection.execute(
+        "select customer_key, plan_key, plan_version, starts_at, ends_at from subscription"
+        " where organization_id = %s and customer_key = any(%s) order by customer_key, starts_at",
+        (organization_id, list(customer_keys)),
+    ).fetchall()
+    return [SubscribedSpan(*row) for row in rows]
+
+
+def user_members(
+    connection: Connection,
+    organization_id: UUID,
+    subject: str,
+    meter_key: str,
+    start: datetime,
+    end: datetime,
+) -> list[Member]:
+    """Return the series of a subject of one meter, whoever it counted for."""
+    rows = connection.execute(
+        "select series_id, meter_key, meter_version, subject, dimensions from series"
+        " where organization_id = %s and subject = %s and customer_key = '' and meter_key = %s",
+        (organization_id, subject, meter_key),
+    ).fetchall()
+    return [Member(row[0], row[1], row[2], row[3], tuple(row[4]), start, end) for row in rows]
+
+
+class FinalUnpriced(Struct, frozen=True):
+    """A final invoice that lists usage without a price, as JSON text."""
+
+    invoice_id: UUID
+    customer_key: str
+    subscription_key: str
+    unpriced: str
+
+
+def final_unpriced(
+    connection: Connection,
+    organization_id: UUID,
+    subscription_keys: Sequence[str],
+    start: datetime,
+    end: datetime,
+) -> list[FinalUnpriced]:
+    """Return those of final invoices whose period shares an instant with [start, end)."""
+    rows = connection.execute(
+        "select invoice_id, customer_key, subscription_key, unpriced::text from invoice"
+        " where organization_id = %s and subscription_key = any(%s) and status = 'final'"
+        " and period_start < %s and period_end > %s and unpriced::text <> '[]'"
+        " order by subscription_key, period_start",
+        (organization_id, list(subscription_keys), end, start),
+    ).fetchall()
+    return [FinalUnpriced(*row) for row in rows]
+
+
+def run_unpriced(connection: Connection, organization_id: UUID, run_id: UUID) -> list[str]:
+    """Return the lists of usage without a price of a run's invoices, as JSON texts."""
+    rows = connection.execute(
+        "select unpriced::text from invoice where organization_id = %s and billing_run_id = %s"
+        " and unpriced::text <> '[]'",
+        (organization_id, run_id),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+class LateSpan(Struct, frozen=True):
+    """A billed span, and after which event what arrives for it is late.
+
+    since: no event after the cutoff was received before this.
+    """
+
+    number: int
+    customer_key: str
+    meter_keys: tuple[str, ...]
+    start: datetime
+    end: datetime
+    cutoff: int
+    since: datetime
+
+
+class LateRow(Struct, frozen=True):
+    """What arrived late for a span, of one meter version and set of dimension values."""
+
+    number: int
+    meter_key: str
+    meter_version: int
+    dimensions: tuple[str, ...]
+    events: int
+    total: Decimal
+    minimum: Decimal
+    maximum: Decimal
+    first_time: datetime
+    last_time: datetime
+    last_received_at: datetime
+
+
+# One pass over the late events of all spans with the same times and cutoff. Those lie together at
+# the end of the stream, so the block ranges of the time index pass over all the rest.
+_LATE = """
+with span as materialized (
+  select distinct start_at, end_at, cutoff, since
+  from unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[], %(cutoffs)s::bigint[],
+              %(sinces)s::timestamptz[]) as t(start_at, end_at, cutoff, since)
+),
+late as materialized (
+  select s.start_at, s.end_at, s.cutoff, e.sequence, e.time, e.received_at, u.series_id, u.value
+  from span s cross join lateral (
+    select * from event where organization_id = %(org)s
+      and time >= s.start_at and time < s.end_at and received_at >= s.since
+      and sequence + 0 > s.cutoff
+      and not exists (select from void v
+                      where v.organization_id = %(org)s and v.sequence = event.sequence)
+    offset 0) e
+  cross join lateral (
+    select t.series_id, t.value from unnest(e.series, e.quantities) as t(series_id, value)
+    union all
+    select t.series_id, null from unnest(e.value_series) as t(series_id)
+    union all
+    select t.series_id, t.value from unnest(e.point_series, e.point_quantities)
+      as t(series_id, value)
+    where e.series is null or not t.series_id = any(e.series)
+  ) u
+),
+placed as (
+  select l.*, s.meter_key, s.meter_version, s.dimensions,
+         case when s.customer_key <> '' then s.customer_key else (
+           select m.customer_key from subject m
+           where m.organization_id = %(org)s and m.subject = s.subject
+             and m.valid_from <= l.time and m.valid_to > l.time) end as customer_key
+  from late l join series s on s.organization_id = %(org)s and s.series_id = l.series_id
+)
+select t.number, p.meter_key, p.meter_version, p.dimensions, count(*),
+       coalesce(sum(p.value), 0), coalesce(min(p.value), 0), coalesce(max(p.value), 0),
+       min(p.time), max(p.time), max(p.received_at)
+from unnest(%(numbers)s::int[], %(customers)s::text[], %(meters)s::text[],
+            %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(cutoffs)s::bigint[])
+  as t(number, customer_key, meters, start_at, end_at, cutoff)
+join placed p on p.customer_key = t.customer_key and p.start_at = t.start_at
+  and p.end_at = t.end_at and p.cutoff = t.cutoff
+  and p.meter_key = any(string_to_array(t.meters, ' '))
+group by 1, 2, 3, 4 order by 1, 2, 3, 4"""
+
+
+def late_usage(
+    connection: Connection, organization_id: UUID, spans: Sequence[LateSpan]
+) -> list[LateRow]:
+    """Return what arrived after the cutoff of each span, by its number."""
+    rows = connection.execute(
+        _LATE,
+        {
+            "org": organization_id,
+            "numbers": [span.number for span in spans],
+            "customers": [span.customer_key for span in spans],
+            "meters": [" ".join(span.meter_keys) for span in spans],
+            "starts": [span.start for span in spans],
+            "ends": [span.end for span in spans],
+            "cutoffs": [span.cutoff for span in spans],
+            "sinces": [span.since for span in spans],
+        },
+    ).fetchall()
+    return [LateRow(row[0], row[1], row[2], tuple(row[3]), *row[4:]) for row in rows]
