@@ -80,7 +80,7 @@ def post_json(target: Target, path: str, body: object) -> tuple[int, Any]:
 
 
 def _exchange_json(target: Target, method: str, path: str, body: bytes | None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=60)
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=600)
     headers = {"Authorization": f"Bearer {target.api_key}", "Content-Type": "application/json"}
     try:
         connection.request(method, path, body, headers)

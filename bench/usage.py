@@ -42,7 +42,7 @@ def read_quantity(connection: Connection, request: bytes) -> Decimal:
     """Ask for one row and return its quantity; no row is zero."""
     status, body = connection.exchange(request)
     assert status == 200, (status, body)
-    rows = msgspec.json.decode(body)["data"]
+    rows = msgspec.json.decode(body)["items"]
     return sum((Decimal(row["quantity"]) for row in rows), Decimal(0))
 
 

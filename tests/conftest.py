@@ -18,6 +18,12 @@ from farebox.postgres.session import Pool, open_pool, unbound
 OWNER, RUNTIME = "farebox_owner", "farebox_app"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--faults-long", action="store_true", help="kill ten times as often, by ten seeds"
+    )
+
+
 def new_id() -> UUID:
     """Return a fresh time-ordered id."""
     return uuidv7(int(datetime.now(UTC).timestamp() * 1000), os.urandom(10))

@@ -96,7 +96,7 @@ def run(
     script = script.replace("FAREBOX=http://127.0.0.1:8377", f"FAREBOX={base}")
     script = script.replace("curl -sS", "curl -sS --fail-with-body")
     script = script.replace(".venv/bin/farebox", str(farebox))
-    script = script.replace("examples/", f"{ROOT}/examples/")
+    script = script.replace("/tmp/", f"{directory}/")
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=directory,
@@ -125,9 +125,9 @@ def answers(text: str) -> list[Any]:
     return found
 
 
-def test_the_first_event_is_accepted(told: dict[str, list[str]]) -> None:
-    (answer,) = answers(told["1"][0])
-    assert "accepted" == answer["outcome"]
+def test_the_first_event_is_accepted_and_named_as_unread(told: dict[str, list[str]]) -> None:
+    (accepted,), (explained,) = (answers(text) for text in told["1"])
+    assert ("accepted", "no_meter") == (accepted["outcome"], explained["fate"])
 
 
 def test_of_the_batch_one_event_is_refused(told: dict[str, list[str]]) -> None:
@@ -137,3 +137,49 @@ def test_of_the_batch_one_event_is_refused(told: dict[str, list[str]]) -> None:
 
 def test_the_quote_is_that_of_the_story(told: dict[str, list[str]]) -> None:
     assert {"type": "total", "amount": "5.60", "currency": "USD"} == answers(told["3"][1])[-1]
+
+
+def test_usage_is_found_by_day_and_style(told: dict[str, list[str]]) -> None:
+    *_, usage = answers(told["4"][0])
+    rows = [(row["dimensions"]["style"], row["quantity"]) for row in usage["items"]]
+    assert [("photo", "80"), ("sketch", "40")] == rows
+
+
+def test_the_upcoming_invoice_has_this_month(told: dict[str, list[str]]) -> None:
+    (upcoming,) = answers(told["5"][0])
+    assert "20.63" == upcoming["total"]
+    assert ["20.00", "0.63"] == [line["amount"] for line in upcoming["lines"]]
+
+
+def test_the_check_names_where_the_event_would_go(told: dict[str, list[str]]) -> None:
+    (checked,) = answers(told["5"][1])
+    (meter,) = checked["meters"]
+    (reading,) = meter["readings"]
+    (line,) = reading["lines"]
+    assert ("megapixels", "pixelworks", "pixelworks-studio", "rendering") == (
+        meter["meter"],
+        reading["customer"],
+        line["subscription"],
+        line["charge"],
+    )
+
+
+def test_the_run_bills_what_the_page_says(told: dict[str, list[str]]) -> None:
+    run, listed = answers(told["5"][2])
+    assert 2 == run["invoices"]
+    totals = {invoice["number"]: invoice["total"] for invoice in listed["items"]}
+    assert {"INV-000001": "20.00", "INV-000002": "25.60"} == totals
+
+
+def test_the_line_opens_to_its_tiers_and_events(told: dict[str, list[str]]) -> None:
+    invoice, line, event = answers(told["5"][3])
+    assert ["20.00", "5.60"] == [line["amount"] for line in invoice["lines"]]
+    assert ["5.00", "0.60"] == [part["amount"] for part in line["usage"]["parts"]]
+    assert ["render-2", "render-3"] == [one["id"] for one in line["events"]]
+    assert "billed" == event["fate"]
+
+
+def test_a_new_price_is_shown_before_it_is_applied(told: dict[str, list[str]]) -> None:
+    (text,) = told["6"]
+    assert 2 == text.count("rates[megapixels].price.tiers[1].unit: 0.03 -> 0.02")
+    assert 1 == text.count("A dry run: nothing was changed.")

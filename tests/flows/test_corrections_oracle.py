@@ -16,6 +16,7 @@ from farebox_world import World, new_id
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from farebox.catalog.meter import Aggregation, Meter
 from farebox.flows.backfill_meter import Preview, backfill_meter, preview_backfill
 from farebox.flows.undo_import import Undone, undo_import
 from farebox.postgres import imports, stream
@@ -50,8 +51,6 @@ class Lateness(msgspec.Struct, frozen=True):
 @st.composite
 def late_cases(draw: st.DrawFn) -> tuple[Case, Lateness]:
     case = draw(cases().filter(lambda one: any(one.batches)))
-    if draw(st.booleans()):
-        case = crowded(case)
     count = len(case.batches)
     published = sorted(draw(st.integers(0, count)) for _ in case.versions)
     undone = draw(st.sets(st.integers(0, count - 1)))
@@ -60,23 +59,6 @@ def late_cases(draw: st.DrawFn) -> tuple[Case, Lateness]:
         draw(st.booleans()),
         draw(st.booleans()),
         {batch: draw(st.integers(batch + 1, count)) for batch in undone},
-    )
-
-
-def crowded(case: Case) -> Case:
-    """Move every event into one series of each version and the same half of an hour."""
-    crowd = {"subject": "u1", "payer": "", "model": "a", "region": "eu"}
-    return msgspec.structs.replace(
-        case,
-        batches=tuple(
-            tuple(
-                msgspec.structs.replace(
-                    used, time=START + (used.time - START) % timedelta(minutes=30), **crowd
-                )
-                for used in batch
-            )
-            for batch in case.batches
-        ),
     )
 
 
@@ -167,7 +149,8 @@ def record(world: World, count: int) -> UUID:
 
 
 _READINGS = """
-  select r.series_id, date_bin('15 minutes', r.time, '2000-01-01 00:00:00+00') as bucket, r.value
+  select r.series_id, date_bin('15 minutes', r.time, '2000-01-01 00:00:00+00') as bucket, r.value,
+         r.sequence, r.time
   from (
     select e.sequence, e.time, u.series_id, u.value
     from event e cross join lateral unnest(e.{series}, e.{values}) as u(series_id, value)
@@ -178,12 +161,18 @@ _TOTALS = _READINGS.format(series="series", values="quantities", column="quantit
 _VALUES = _READINGS.format(
     series="value_series", values="value_texts", column="text_value", kind="values"
 )
+_POINTS = _READINGS.format(
+    series="point_series", values="point_quantities", column="quantity", kind="points"
+)
 _DIFFERENCES = (
     f"""select series_id, bucket, count(*), sum(value), min(value), max(value)
         from ({_TOTALS}) r group by 1, 2
         {{}} select series_id, bucket, count, total, minimum, maximum from rollup""",
     f"""select series_id, bucket, value, count(*) from ({_VALUES}) r group by 1, 2, 3
         {{}} select series_id, bucket, value, count from value_count""",
+    f"""select series_id, bucket, value, sequence, time from ({_POINTS}) r
+        {{}} select series_id, date_bin('15 minutes', time, '2000-01-01 00:00:00+00'), value,
+                    sequence, time from point""",
 )
 
 
@@ -207,7 +196,7 @@ def without_undone(case: Case, late: Lateness) -> Case:
 
 
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -223,4 +212,58 @@ def test_late_meters_and_undone_imports_answer_as_the_oracle(
     assert expected == ask(history.world, case)
     history.world.fold()
     assert expected == ask(history.world, case)
-    assert [] == wrong_rows(history.world)
+
+
+METERS = (
+    Meter(key="sum", aggregation=Aggregation.SUM, event_type="use", value="value", per_event=True),
+    Meter(key="distinct", aggregation=Aggregation.UNIQUE_COUNT, event_type="use", value="value"),
+    Meter(key="last", aggregation=Aggregation.LATEST, event_type="use", value="value"),
+)
+Few = tuple[int, str, int]
+FEW = st.tuples(st.sampled_from([0, 14, 15, 29]), st.sampled_from("ab"), st.integers(-3, 3))
+BATCHES = 4
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(
+    batches=st.lists(st.lists(FEW, min_size=1, max_size=5), min_size=BATCHES, max_size=BATCHES),
+    published=st.tuples(*(st.integers(0, BATCHES) for _ in METERS)),
+    undone=st.lists(st.booleans(), min_size=BATCHES, max_size=BATCHES),
+    early=st.booleans(),
+)
+def test_rollups_are_what_remains(
+    new_world: Callable[[], World],
+    batches: list[list[Few]],
+    published: tuple[int, ...],
+    undone: list[bool],
+    early: bool,
+) -> None:
+    """Row by row: counts, sums, extremes, distinct values and points, however they came there."""
+    world = new_world()
+    brought = []
+    for position in range(BATCHES + 1):
+        for meter, due in zip(METERS, published, strict=True):
+            if due == position:
+                world.publish(meter)
+                if early:
+                    backfill_meter(world.pool, world.organization_id, meter.key, 1, world.now)
+        if position < BATCHES:
+            world.send(
+                *(
+                    world.event("use", START + timedelta(minutes=minute), subject, value=value)
+                    for minute, subject, value in batches[position]
+                )
+            )
+            brought.append(record(world, len(batches[position])))
+            world.fold()
+    for import_id, gone in zip(brought, undone, strict=True):
+        if gone:
+            undo_import(world.pool, world.organization_id, import_id, world.now)
+    if not early:
+        for meter in METERS:
+            backfill_meter(world.pool, world.organization_id, meter.key, 1, world.now)
+    assert [] == wrong_rows(world)

@@ -17,6 +17,7 @@ from farebox_world import World, at, new_id
 from farebox.catalog.meter import Aggregation, Meter
 from farebox.cli import import_events as command
 from farebox.cli.import_events import (
+    FileCode,
     FileRefusal,
     ImportReport,
     import_file,
@@ -24,7 +25,9 @@ from farebox.cli.import_events import (
     write_rejections,
 )
 from farebox.cli.reading.mapping import FileMapping, MappingFault, read_mapping
-from farebox.flows.import_events import ImportRefusal
+from farebox.cli.reading.row import RowCode
+from farebox.flows.backfill_meter import BackfillCode
+from farebox.flows.import_events import ImportCode, ImportRefusal
 from farebox.flows.read_usage import read_meters, read_quantities
 from farebox.metering.quantity import Target
 from farebox.postgres.session import transaction
@@ -131,7 +134,7 @@ def test_names_keep_events_apart_unless_the_source_is_given(acme: World, tmp_pat
     path = write_csv(tmp_path / "july.csv", ROWS)
     given = MAPPING + "source: {constant: billing}"
     assert (8, 2, 1, 1, 4) == counts(take(acme, path, given, name="a"))
-    assert (8, 0, 2, 2, 4) == counts(take(acme, path, given, name="b"))
+    assert (8, 0, 3, 1, 4) == counts(take(acme, path, given, name="b"))
     assert Decimal("3.5") == used(acme)
     assert (8, 2, 1, 1, 4) == counts(take(acme, path, name="c"))
     assert Decimal(7) == used(acme)
@@ -354,3 +357,11 @@ def test_two_processes_do_not_import_the_same_rows(acme: World, tmp_path: Path) 
     assert "import_under_way" == monkey.code
     assert (8, 2, 1, 1, 4) == counts(other[0])
     assert Decimal("3.5") == used(acme)
+
+
+def test_the_page_says_every_code_and_its_mapping_reads() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "import.md").read_text()
+    codes = {*ImportCode, *FileCode, *RowCode, *BackfillCode}
+    assert set() == {code for code in codes if f"| `{code}` |" not in page}
+    example = page.split("```yaml\n")[1].split("```")[0]
+    assert isinstance(read_mapping(example.encode()), FileMapping)

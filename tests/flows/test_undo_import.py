@@ -13,6 +13,7 @@ from farebox.catalog.meter import Aggregation, Meter
 from farebox.catalog.plan import Charge, Plan
 from farebox.catalog.price import PerUnit
 from farebox.flows import undo_import as flow
+from farebox.flows.backfill_meter import backfill_meter
 from farebox.flows.import_events import ImportRefusal
 from farebox.flows.undo_import import Undone, undo_import
 from farebox.postgres import imports, rollup, stream
@@ -208,3 +209,39 @@ def test_moment_of_voiding_is_kept(acme: World) -> None:
     undo(acme, import_id)
     found: list[tuple[int, datetime, str]] = voids(acme)
     assert [(1, acme.now, f"import {import_id} undone")] == found
+
+
+@pytest.mark.parametrize(("gone", "left"), [("1", (3, 4)), ("9", (3, 4)), ("3", (3, 4))])
+def test_an_extreme_that_went_is_read_anew(world: World, gone: str, left: tuple[int, int]) -> None:
+    world.publish(Meter(key="m", event_type="use", aggregation=Aggregation.MAX, value="$.value"))
+
+    def use(value: str) -> dict[str, Any]:
+        return world.event("use", at("2026-09-05"), "acme", value=value)
+
+    world.send(use("3"), use("4"))
+    undo(world, brought(world, use(gone)))
+    with transaction(world.pool, world.organization_id) as connection:
+        found = connection.execute("select count, total, minimum, maximum from rollup").fetchall()
+    assert [(2, Decimal(7), *left)] == found
+
+
+def test_a_customer_that_the_event_names_is_asked_too(acme: World) -> None:
+    named = Meter(
+        key="calls",
+        event_type="call",
+        aggregation=Aggregation.COUNT,
+        customer="$.payer",
+    )
+    acme.publish(named, since=at("2026-08-01"))
+    event = acme.event("call", at("2026-09-05"), "nobody", payer="acme")
+    import_id = brought(acme, event)
+    acme.bill(at("2026-10-01"))
+    assert "import_invoiced" == code_of(undo(acme, import_id))
+
+
+def test_what_a_backfill_read_is_asked_too(acme: World) -> None:
+    import_id = brought(acme, acme.event("late", at("2026-09-05"), "acme"))
+    acme.publish(Meter(key="late", event_type="late", aggregation=Aggregation.COUNT))
+    backfill_meter(acme.pool, acme.organization_id, "late", 1, acme.now)
+    acme.bill(at("2026-10-01"))
+    assert "import_invoiced" == code_of(undo(acme, import_id))

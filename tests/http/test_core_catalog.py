@@ -1,9 +1,14 @@
 """Definitions: edited, published, read page by page; bad ones refused by name."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+
+from farebox.http.body import read_body
+from farebox.http.definition import PublishRequest
+from farebox.http.problem import Refused
 
 METER = {"event_type": "call", "aggregation": "count"}
 CARD = {"currency": "USD", "rates": [{"meter": "m", "price": {"model": "per_unit", "unit": "1.5"}}]}
@@ -179,6 +184,7 @@ def test_pages_meet_without_gap_or_overlap(api: Any) -> None:
         seen += [one["key"] for one in page["items"]]
         cursor = page["next_cursor"]
     assert keys == seen
+    assert api.ok("GET", "/v1/meters?limit=7")["next_cursor"] is None
     assert (400, "cursor_invalid") == api.code("GET", "/v1/meters?cursor=nonsense")
     for limit in ("0", "1001", "many"):
         assert (400, "parameter_invalid") == api.code("GET", f"/v1/meters?limit={limit}")
@@ -221,6 +227,16 @@ def test_a_refusal_binds_no_idempotency_key(api: Any) -> None:
     assert True is api.ok("POST", path, {}, headers=once)["changed"]
 
 
+def test_one_of_many_at_once_under_one_idempotency_key_acts(api: Any) -> None:
+    once, body = {"Idempotency-Key": "k"}, {"scopes": ["read"]}
+    with ThreadPoolExecutor(8) as threads:
+        made = list(
+            threads.map(lambda _: api.ok("POST", "/v1/api_keys", body, headers=once), range(8))
+        )
+    assert 1 == len({one["id"] for one in made})
+    assert 2 == len(api.ok("GET", "/v1/api_keys")["items"])
+
+
 def test_an_idempotency_key_belongs_to_its_organization(
     api: Any, new_api: Callable[[], Any]
 ) -> None:
@@ -238,3 +254,9 @@ def test_aliases_live_under_dimension_and_name(api: Any) -> None:
     other = {"dimension": "region", "alias": "x", "canonical": "y"}
     assert (422, "key_mismatch") == api.code("PUT", "/v1/aliases/model:x", other)
     assert (422, "alias_cycle") == api.code("PUT", "/v1/aliases/model:x", {"canonical": "x"})
+
+
+def test_what_cannot_be_kept_is_refused_at_the_door() -> None:
+    with pytest.raises(Refused) as refusal:
+        read_body(b'{"effective_from": "2026-01-01T00:00:00"}', PublishRequest)
+    assert "offset_missing" == refusal.value.problem.code

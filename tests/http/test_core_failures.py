@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +16,8 @@ from farebox.http.app import ROUTES, create_app
 from farebox.http.authenticate import KeyMemory
 from farebox.intake import ingest
 from farebox.intake.ingest import Intake
-from farebox.postgres.session import Pool, open_pool
+from farebox.postgres import stream
+from farebox.postgres.session import Pool, open_pool, transaction
 
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
 
@@ -49,14 +51,28 @@ def test_without_a_database_nothing_is_acknowledged(api: Any, unplugged: Any) ->
     assert 503 == client.get("/v1/meters", headers=stranger).status_code
 
 
-def test_too_much_at_once_is_told_to_wait(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_much_at_once_is_told_to_wait(
+    api: Any, farebox: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the stream is held, one request commits, one waits, and the others are sent away."""
     monkeypatch.setattr(ingest, "EVENTS_WAITING", 1)
-    batch = [{**EVENT, "id": str(n)} for n in range(2)]
-    response = api("POST", "/v1/events", batch)
-    assert (429, "overloaded") == (response.status_code, response.json()["code"])
-    assert "1" == response.headers["retry-after"]
+    api.ok("POST", "/v1/events", [{**EVENT, "id": "first"}])
+    with ThreadPoolExecutor(5) as threads:
+        with transaction(farebox.pool, api.organization_id) as connection:
+            stream.lock_head(connection, api.organization_id)
+            calls = [
+                threads.submit(api, "POST", "/v1/events", [{**EVENT, "id": str(n)}])
+                for n in range(5)
+            ]
+            refused = [next(as_completed(calls)).result()]
+        answers = [call.result() for call in calls]
+    assert (429, "overloaded") == (refused[0].status_code, refused[0].json()["code"])
+    assert "1" == refused[0].headers["retry-after"]
+    accepted = [answer for answer in answers if answer.status_code == 200]
+    assert {200, 429} == {answer.status_code for answer in answers}
     monkeypatch.undo()
-    assert 2 == api.ok("POST", "/v1/events", batch)["accepted"]
+    again = api.ok("POST", "/v1/events", [{**EVENT, "id": str(n)} for n in range(5)])
+    assert len(accepted) == again["duplicates"]
 
 
 def test_a_bug_is_logged_under_the_id_that_is_answered(farebox: Any) -> None:
@@ -69,7 +85,7 @@ def test_a_bug_is_logged_under_the_id_that_is_answered(farebox: Any) -> None:
         response = client.get("/broken")
     assert (500, "internal") == (response.status_code, response.json()["code"])
     assert "secret" not in response.text
-    assert [log["request"] for log in logs if log["event"] == "internal"][0] in response.text
+    assert next(log["request"] for log in logs if log["event"] == "internal") in response.text
 
 
 def test_the_memory_of_keys_is_bounded(

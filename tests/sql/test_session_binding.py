@@ -1,4 +1,4 @@
-"""Every transaction is bound to one organization, ends clean, and says so when it kept nothing."""
+"""Every transaction is bound to an organization, ends clean, and says when it kept nothing."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,11 +17,7 @@ from farebox.postgres.session import (
     open_pool,
     refuse_unsafe_role,
     transaction,
-    unbound,
 )
-
-# Tables without a policy, each with its reason.
-NO_POLICY = {"schema_migration"}  # names of migrations; the runtime role may not even read it
 
 
 def change_and(then: Callable[[], object], connection: psycopg.Connection) -> None:
@@ -110,51 +106,6 @@ def test_the_organization_ends_with_its_transaction(
             assert [] == connection.execute("select from organization").fetchall()
 
 
-def tables(superuser_url: str) -> list[tuple[str, bool, bool, bool]]:
-    """Return name, whether it is a partition, has row-level security, and an organization."""
-    with psycopg.connect(make_conninfo(superuser_url, dbname="farebox_test")) as connection:
-        return connection.execute(
-            "select c.relname::text, c.relispartition, c.relrowsecurity, exists ("
-            "  select from pg_attribute a where a.attrelid = c.oid"
-            "  and a.attname = 'organization_id' and a.attnotnull)"
-            " and exists (select from pg_policy p where p.polrelid = c.oid"
-            "  and pg_get_expr(p.polqual, c.oid) like '%current_organization%'"
-            "  and pg_get_expr(p.polwithcheck, c.oid) like '%current_organization%')"
-            " from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-            " where n.nspname = 'public' and c.relkind in ('r', 'p') order by 1"
-        ).fetchall()
-
-
-def test_every_table_has_an_organization_and_a_policy(
-    pool: Pool, owner_url: str, superuser_url: str
-) -> None:
-    found = tables(superuser_url)
-    assert {"event", "invoice", "void", "rollup"} <= {name for name, *_ in found}
-    for name, is_partition, secured, has_policy in found:
-        if not is_partition and name not in NO_POLICY:
-            assert (name, True, True) == (name, secured, has_policy)
-    # A partition is read through its table; by its own name, and where there is no policy, nobody.
-    with unbound(pool) as connection:
-        for name, is_partition, *_ in found:
-            if is_partition or name in NO_POLICY:
-                granted = connection.execute(
-                    "select has_table_privilege(%s, 'select, insert, update, delete')", (name,)
-                ).fetchone()
-                assert (name, (False,)) == (name, granted)
-
-
-def test_without_an_organization_there_is_nothing(pool: Pool, superuser_url: str) -> None:
-    names = [
-        name
-        for name, is_partition, *_ in tables(superuser_url)
-        if not is_partition and name not in NO_POLICY
-    ]
-    with unbound(pool) as connection:
-        for name in names:
-            rows = connection.execute(sql.SQL("select from {}").format(sql.Identifier(name)))
-            assert (name, []) == (name, rows.fetchall())
-
-
 def test_rows_of_another_organization_cannot_be_read_or_written(
     pool: Pool, new_organization: Callable[[], UUID]
 ) -> None:
@@ -206,16 +157,6 @@ def test_what_is_written_once_cannot_be_updated(
         connection.execute(
             sql.SQL("update {} set organization_id = organization_id").format(sql.Identifier(table))
         )
-
-
-def test_a_superuser_is_refused(superuser_url: str) -> None:
-    with pytest.raises(UnsafeRole, match="superuser"):
-        open_pool(superuser_url)
-
-
-def test_the_owner_is_refused(owner_url: str) -> None:
-    with psycopg.connect(owner_url) as connection, pytest.raises(UnsafeRole, match="owns"):
-        refuse_unsafe_role(connection)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,6 @@ SENT = st.fixed_dictionaries(
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-# The meters read in the order of their keys: levels, parts, sums, texts.
 def test_any_event_comes_back_as_it_was_sent(
     pool: Pool, new_organization: Callable[[], UUID], sent: list[dict[str, Any]]
 ) -> None:
@@ -139,6 +138,7 @@ def test_any_event_comes_back_as_it_was_sent(
         ).fetchall()
     for one, event, admission, row in zip(sent, events, admitted, rows, strict=True):
         number = one["number"]
+        # Meters read in the order of their keys: levels, parts, sums, texts.
         assert (event.source, event.id, "call", event.subject, event.time) == row[:5]
         assert ([number], [number, number]) == (row[5], row[7])
         assert (number, one["one"]) == (Decimal(row[6][0]), row[6][1])

@@ -36,7 +36,6 @@ from farebox.flows.create_organization import create_organization
 from farebox.postgres import access
 from farebox.postgres.session import transaction, unbound
 
-ORGANIZATION = "demo"
 SENDERS = 4
 EVENTS_A_REQUEST = 500
 _READY_SECONDS = 30
@@ -54,9 +53,9 @@ def demo(settings: Settings, detach: bool) -> int:
     console = Console()
     refuse_taken_port(settings)
     with open_runtime(settings) as runtime:
-        organization_id = _prepare(runtime)
-        key = _fresh_key(runtime, organization_id)
         month = last_month(clock())
+        organization_id = prepare(runtime, month)
+        key = _fresh_key(runtime, organization_id)
         events = list(example_events(examples_directory() / "llm", month))
         server = _start_server(runtime, settings)
         try:
@@ -94,12 +93,17 @@ def last_month(now: datetime) -> datetime:
     return (first - timedelta(days=1)).replace(day=1)
 
 
-def _prepare(runtime: Runtime) -> UUID:
+def prepare(runtime: Runtime, month: datetime) -> UUID:
+    """Return the organization of the demo of a month, with its catalog, made where it is missing.
+
+    Each month has its own: the same requests at other times would be conflicts in an older one.
+    """
+    key = f"demo-{month:%Y-%m}"
     with unbound(runtime.pool) as connection:
-        organization_id = access.find_organization(connection, ORGANIZATION)
+        organization_id = access.find_organization(connection, key)
     if organization_id is None:
         organization_id, _ = create_organization(
-            runtime.pool, ORGANIZATION, "Farebox demo", clock(), new_id, os.urandom
+            runtime.pool, key, f"Farebox demo, {month:%B %Y}", clock(), new_id, os.urandom
         )
     catalog = example_catalog(examples_directory() / "llm")
     applied = apply_catalog(runtime.pool, organization_id, catalog, clock(), new_id)

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -181,6 +182,29 @@ def _report(record: ImportRow, resumed_after: int) -> ImportReport:
         rejected=record.rejected,
         resumed_after=resumed_after,
     )
+
+
+@contextmanager
+def progress_bar(name: str) -> Iterator[Callable[[Progress], None]]:
+    """Show how far an import is, on standard error, while the block runs."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]:,} rows"),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=None, rows=0)
+
+        def show(progress: Progress) -> None:
+            bar.update(task, total=progress.size, completed=progress.done, rows=progress.rows)
+
+        yield show
 
 
 def write_rejections(pool: Pool, organization_id: UUID, import_id: UUID, path: Path) -> int:

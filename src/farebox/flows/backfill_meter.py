@@ -30,6 +30,7 @@ from farebox.postgres.session import Pool, transaction
 
 EVENTS_A_STEP = 2_000
 CUSTOMERS_SHOWN = 20
+_SERIES_REMEMBERED = 1_000_000
 
 Progress = Callable[[int, int], None]
 """Is told after each step up to which sequence events were read, and which is the last."""
@@ -148,11 +149,15 @@ def drop_backfill(pool: Pool, organization_id: UUID, meter_key: str, meter_versi
 
 
 class _Reader:
-    """The meter version, reading; its times are those with which the backfill began."""
+    """The meter version, reading; its times are those with which the backfill began.
+
+    known_series: ids of series that this process has put aside already.
+    """
 
     def __init__(self, organization_id: UUID, version: MeterVersion, row: BackfillRow) -> None:
         fixed = MeterVersion(version.meter, version.version, row.effective_from, row.effective_to)
         self._book = MeterBook(organization_id.bytes, 0, [fixed])
+        self.known_series: set[str] = set()
 
     def read(self, event: EarlierEvent, event_type: str) -> list[Filed] | ReadingRefusal:
         payload = decode_json(event.payload.encode())
@@ -243,8 +248,8 @@ def _step(
             for one in filed:
                 readings.extend(_reading_rows(event, one))
                 series.setdefault(one.series.series_id, one.series)
-        found = [series[key] for key in sorted(series)]
-        backfill.add_readings(connection, organization_id, row, readings, refusals, found)
+        unknown = [series[key] for key in sorted(series) if key not in reader.known_series]
+        backfill.add_readings(connection, organization_id, row, readings, refusals, unknown)
         after = msgspec.structs.replace(
             row,
             status=BackfillStatus.BUILT if done == row.from_sequence else row.status,
@@ -253,6 +258,9 @@ def _step(
             updated_at=now,
         )
         backfill.save_progress(connection, organization_id, after)
+    if len(reader.known_series) > _SERIES_REMEMBERED:
+        reader.known_series.clear()
+    reader.known_series.update(series)
     return after
 
 

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from farebox.flows.list_unbilled import Stage, Unbilled, UnbilledReason, all_unbilled
-from farebox.flows.watch_sources import SourceCode, source_warnings
+from farebox.flows.watch_sources import source_warnings
 from farebox.money.rounding import EXACT
 from farebox.period.instant import BEGINNING
 from farebox.postgres import billing_run, unbilled
@@ -24,10 +24,11 @@ from farebox.rating.charge import UnpricedUsage
 class BillingWarning(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing to look at; `subject` is what it is about: a meter, an event type, a source.
 
+    code: an UnbilledReason or a SourceCode.
     found: how many users, customers or segments it was found at. events, quantity: over all.
     """
 
-    code: UnbilledReason | SourceCode
+    code: str
     subject: str
     message: str
     found: int = 1
@@ -50,7 +51,7 @@ def warn_before(
     stages = (Stage.TYPES, Stage.USERS, Stage.NAMED, Stage.CUSTOMERS)
     found = _sum_up(all_unbilled(pool, organization_id, start, as_of, stages))
     found += [
-        BillingWarning(code=one.code, subject=one.source, message=one.message)
+        BillingWarning(code=one.code.value, subject=one.source, message=one.message)
         for one in source_warnings(pool, organization_id, start, as_of, now)
     ]
     return tuple(found)
@@ -68,7 +69,7 @@ def warn_unpriced(pool: Pool, organization_id: UUID, run_id: UUID) -> tuple[Bill
     order = list(UnbilledReason)
     return tuple(
         BillingWarning(
-            code=reason,
+            code=reason.value,
             subject=subject,
             message=f"{subject}: {len(usages)} times without a price",
             found=len(usages),
@@ -95,7 +96,7 @@ def _sum_up(items: Iterable[Unbilled]) -> list[BillingWarning]:
         count = 1 + (0 if before is None else before.found)
         events = one.events + (0 if before is None else before.events)
         found[key] = BillingWarning(
-            code=one.reason,
+            code=one.reason.value,
             subject=key.subject,
             message=f"{events} readings of {key.subject} ({count} found): {one.help}",
             found=count,

@@ -24,29 +24,37 @@ from litestar.types.asgi_types import LifeSpanScope
 from farebox.http import (
     aliases,
     api_keys,
+    billing_runs,
     catalog,
+    check,
     customers,
+    explain,
     features,
     health,
+    invoices,
     meters,
     organization,
     partners,
     plans,
     rate_cards,
     reference,
+    sources,
     subjects,
     subscriptions,
+    unbilled,
+    usage,
 )
 from farebox.http.authenticate import KeyMemory, key_memory, provide_principal
 from farebox.http.code import HttpCode
 from farebox.http.events import PATH as EVENTS
 from farebox.http.events import EventsEndpoint
 from farebox.http.failure import describe_failure
+from farebox.http.pages.routes import handlers as pages
 from farebox.http.problem import MEDIA_TYPE, problem_details, problem_response
 from farebox.http.security import SECURITY_HEADERS, add_security_headers
 from farebox.http.state import State
 
-# In this order the examples of the API build on each other. The console's router joins here.
+# In this order the examples of the API build on each other.
 ROUTES: Sequence[Router] = (
     health.routes,
     reference.routes,
@@ -62,6 +70,15 @@ ROUTES: Sequence[Router] = (
     subscriptions.routes,
     catalog.routes,
     api_keys.routes,
+    usage.routes,
+    invoices.routes,
+    invoices.upcoming_routes,
+    billing_runs.routes,
+    unbilled.routes,
+    sources.routes,
+    explain.routes,
+    check.routes,
+    *pages,
 )
 _BODY_BYTES_MAX = 10_000_000
 

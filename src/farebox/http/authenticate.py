@@ -6,13 +6,14 @@ revoked it, it ends at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
+from litestar.params import ParameterKwarg
 from msgspec import Struct
 
 from farebox.access.key import KeyRefusal, Scope, allows, digest_of, parse_key
@@ -138,7 +139,9 @@ def requires(scope: Scope, *, customer_bound: bool = False) -> Guard:
     (`visible_customer`, `require_customer`). Without it such keys are refused.
     """
 
-    async def guard(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    async def guard(
+        connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler
+    ) -> None:
         memory: KeyMemory = connection.app.state.key_memory
         headers = connection.headers
         principal = await authenticate(
@@ -151,9 +154,27 @@ def requires(scope: Scope, *, customer_bound: bool = False) -> Guard:
         if principal.customer_key is not None and not customer_bound:
             detail = "this API key belongs to one customer and does not reach this far"
             raise refused(HttpCode.CUSTOMER_KEY_REFUSED, detail)
+        refuse_unknown_parameters(connection.query_params.keys(), handler)
         connection.scope["auth"] = principal
 
     return guard
+
+
+def refuse_unknown_parameters(given: Iterable[str], handler: BaseRouteHandler) -> None:
+    """Refuse a misspelt query parameter; a route that takes the `request` judges for itself."""
+    fields = handler.parsed_fn_signature.parameters
+    if "request" in fields:
+        return
+    known = set(fields)
+    known |= {
+        field.kwarg_definition.name
+        for field in fields.values()
+        if isinstance(field.kwarg_definition, ParameterKwarg) and field.kwarg_definition.name
+    }
+    for name in given:
+        if name not in known:
+            detail = f"there is no query parameter {name[:100]!r} here"
+            raise refused(HttpCode.PARAMETER_INVALID, detail)
 
 
 def visible_customer(principal: Principal, asked: str | None) -> str | None:

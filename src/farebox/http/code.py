@@ -15,8 +15,11 @@ from farebox.events.refusal import EventCode, RequestCode
 from farebox.flows.answer_once import IdempotencyCode
 from farebox.flows.edit_draft import EditCode
 from farebox.flows.move_subject import MoveCode
+from farebox.flows.preview_invoice import PreviewCode
 from farebox.flows.put_customer import SubjectCode
 from farebox.flows.put_subscription import SubscriptionCode
+from farebox.flows.query_usage import UsageCode
+from farebox.flows.watch_sources import ControlCode
 from farebox.metering.reading import ReadingCode
 
 
@@ -53,6 +56,9 @@ ENUMS: tuple[type[StrEnum], ...] = (
     MoveCode,
     SubscriptionCode,
     IdempotencyCode,
+    UsageCode,
+    PreviewCode,
+    ControlCode,
 )
 """Every enum whose members may stand in an answer; a flow's own refusals join here."""
 
@@ -74,6 +80,8 @@ _STATUS: Mapping[str, int] = {
     EditCode.NO_SUCH_DEFINITION: 404,
     MoveCode.NO_SUCH_SUBJECT: 404,
     MoveCode.PERIOD_FINAL: 409,
+    PreviewCode.UNKNOWN_SUBSCRIPTION: 404,
+    PreviewCode.SUBSCRIPTION_NOT_STARTED: 409,
     SubjectCode.SUBJECT_TAKEN: 409,
     SubscriptionCode.SUBSCRIPTION_FIXED: 409,
     SubscriptionCode.SUBSCRIPTION_ENDED: 409,

@@ -129,6 +129,14 @@ def list_all(
     limit: Limit = PAGE_USUAL,
 ) -> Page[Customer]:
     """List customers, found by metadata where that is asked."""
+    unknown = [
+        name
+        for name in request.query_params
+        if name not in ("cursor", "limit") and not name.startswith("metadata.")
+    ]
+    if unknown:
+        detail = f"there is no query parameter {unknown[0][:100]!r} here; metadata.NAME finds"
+        raise refused(HttpCode.PARAMETER_INVALID, detail)
     metadata = {
         name.removeprefix("metadata."): value
         for name, value in request.query_params.items()

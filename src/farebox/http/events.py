@@ -171,10 +171,10 @@ def _failures_only(query: bytes) -> bool:
     if not query:
         return False
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name == "answers":
-            if value not in ("all", "failures"):
-                raise refused(HttpCode.PARAMETER_INVALID, "answers is `all` or `failures`")
-            return value == "failures"
+        if name != "answers" or value not in ("all", "failures"):
+            detail = "the only parameter is `answers`, `all` or `failures`"
+            raise refused(HttpCode.PARAMETER_INVALID, detail)
+        return value == "failures"
     return False
 
 

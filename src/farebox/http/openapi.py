@@ -192,8 +192,10 @@ def _parameter(
     if f"{{{name}}}" in path:
         shown |= {"in": "path", "required": True}
     elif isinstance(given, ParameterKwarg):
+        if given.name:
+            shown["name"] = given.name
         if given.param_type is ParamType.HEADER:
-            shown |= {"in": "header", "name": given.name}
+            shown["in"] = "header"
         if given.description:
             shown["description"] = given.description
         for key, limit in (("minimum", given.ge), ("maximum", given.le)):

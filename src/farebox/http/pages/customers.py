@@ -12,6 +12,7 @@ from farebox.access.id import Prefix, encode_id
 from farebox.catalog.customer import Customer
 from farebox.flows.due_periods import upcoming
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
+from farebox.flows.read_usage import read_meters
 from farebox.http.pages.line_view import LineView, lines_of_body
 from farebox.http.pages.page import Page, PageRequest, Viewer, missing, render
 from farebox.http.pages.sparkline import Sparkline, sparkline
@@ -93,7 +94,14 @@ def customer_page(
             subjects=customer.current_subjects(connection, organization_id, found.key),
             subscriptions=subscriptions,
             terms=terms,
-            usage=_usage(connection, viewer, terms, found, (meter, by, stretch), now),
+            usage=_usage(
+                connection,
+                viewer,
+                terms,
+                found,
+                (meter or _charged_meter(terms, subscriptions), by, stretch),
+                now,
+            ),
             stretches=STRETCH_LABELS,
             upcoming=_upcoming(connection, viewer, terms, subscriptions, now),
             invoices=invoice.invoices(
@@ -135,6 +143,14 @@ def _usage(
     )
 
 
+def _charged_meter(terms: Terms, subscriptions: Sequence[SubscriptionRow]) -> str:
+    """Return the meter that the customer pays for first, which is what one wants to see first."""
+    for row in subscriptions:
+        for charge in terms.plans[row.plan_key, row.plan_version].charges:
+            return charge.meter
+    return ""
+
+
 def _upcoming(
     connection: Connection,
     viewer: Viewer,
@@ -158,8 +174,6 @@ def _upcoming(
 def _pictures(
     connection: Connection, viewer: Viewer, items: Sequence[CustomerItem], now: datetime
 ) -> Mapping[str, Sparkline | None]:
-    from farebox.flows.read_usage import read_meters
-
     today = datetime(now.year, now.month, now.day, tzinfo=UTC)
     start = today - timedelta(days=_DAYS - 1)
     meters = read_meters(connection, viewer.organization_id)

@@ -30,7 +30,7 @@ def compact(value: Decimal | int | None) -> str:
     if value is None:
         return NONE
     value = Decimal(value)
-    size = abs(value)
+    size = value.copy_abs()
     if size < _COMPACT_FROM:
         return _grouped(plain_text(round_to(value, 0 if size >= _THOUSAND else 2)))
     for scale, letter in _SCALES:
@@ -44,7 +44,7 @@ def money(value: Decimal | None, currency: str) -> str:
     if value is None:
         return NONE
     places = EXPONENTS.get(currency, 2)
-    digits = plain_text(abs(value))
+    digits = plain_text(value.copy_abs())  # abs() would round to the context
     whole, _, part = digits.partition(".")
     text = _grouped(whole) + (f".{part.ljust(places, '0')}" if part or places else "")
     symbol = get_currency_symbol(currency, locale="en_US")

@@ -9,7 +9,7 @@ from msgspec import Struct
 from farebox.catalog.price import Price
 from farebox.invoicing.assemble import InvoiceBody, LineDetail
 from farebox.postgres.invoice import LineRow
-from farebox.rating.charge import ChargeLine
+from farebox.rating.charge import Breakdown, ChargeLine
 
 BREAKDOWN_MAX = 60
 
@@ -64,6 +64,10 @@ def lines_of_body(body: InvoiceBody) -> list[LineView]:
     ]
 
 
+def _by_size(row: Breakdown) -> tuple[Decimal, tuple[tuple[str, str], ...]]:
+    return (row.quantity.copy_negate(), tuple(row.dimensions.items()))
+
+
 def _view(
     position: int,
     kind: str,
@@ -79,7 +83,7 @@ def _view(
     if charge is not None:
         # The rows that cost most come first; a price list of a thousand models has many.
         hidden = max(0, len(charge.breakdown) - BREAKDOWN_MAX)
-        ordered = sorted(charge.breakdown, key=lambda row: (-row.quantity, *row.dimensions.items()))
+        ordered = sorted(charge.breakdown, key=_by_size)
         charge = msgspec.structs.replace(charge, breakdown=tuple(ordered[:BREAKDOWN_MAX]))
     return LineView(
         position=position,

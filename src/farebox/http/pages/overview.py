@@ -16,6 +16,7 @@ from farebox.http.pages.page import Page, PageRequest, Viewer, render
 from farebox.http.pages.sparkline import Sparkline, sparkline
 from farebox.http.state import State
 from farebox.metering.series import Keeping, keeping_of
+from farebox.money.rounding import exact
 from farebox.postgres import billing_run, console, invoice
 from farebox.postgres.console import MeterDay
 from farebox.postgres.session import transaction
@@ -101,13 +102,18 @@ def meter_usages(
                 key=key,
                 name=history.current.name or key,
                 unit=(history.current.unit or "units") if adds_up else "readings",
-                total=sum(values),
+                total=_sum(values),
                 today=values[-1],
                 readings=sum(row.readings for row in found.values()),
                 picture=sparkline(values),
             )
         )
     return usages
+
+
+def _sum(values: Sequence[Decimal | int]) -> Decimal:
+    with exact():
+        return sum((Decimal(value) for value in values), Decimal(0))
 
 
 def _value(row: MeterDay | None, adds_up: bool) -> Decimal | int:

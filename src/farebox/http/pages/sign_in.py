@@ -29,7 +29,7 @@ SESSION_COOKIE = "farebox_session"
 _HOME = "/console"
 _MESSAGES: dict[KeyRefusal | SessionRefusal, str] = {
     KeyRefusal.KEY_MISSING: "Enter an API key. It begins with fbx_.",
-    KeyRefusal.KEY_MALFORMED: "An API key reads fbx_, then 16 and 52 letters and digits; this does not.",
+    KeyRefusal.KEY_MALFORMED: "An API key reads fbx_, then 16 and 52 letters and digits.",
     KeyRefusal.KEY_UNKNOWN: "There is no such API key.",
     SessionRefusal.SESSION_ENDED: "Your session ended. Sign in again.",
     SessionRefusal.KEY_REVOKED: "This API key was revoked.",

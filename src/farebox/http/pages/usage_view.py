@@ -151,7 +151,9 @@ def stretch_of(stretch: Stretch, timezone: str, now: datetime) -> Span:
 
 
 def _largest(found: Sequence[Quantity]) -> list[tuple[str, ...]]:
-    ordered = sorted(found, key=lambda one: (-(one.quantity or Decimal(0)), one.group.dimensions))
+    ordered = sorted(
+        found, key=lambda one: ((one.quantity or Decimal(0)).copy_negate(), one.group.dimensions)
+    )
     return [one.group.dimensions for one in ordered[:SERIES_MAX]]
 
 

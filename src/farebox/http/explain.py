@@ -1,0 +1,228 @@
+"""Events again: lists of them, and what became of each."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+from litestar import Router, get
+from litestar.params import QueryParameter
+from msgspec import Struct
+
+from farebox.access.id import Prefix, encode_id
+from farebox.access.key import Scope
+from farebox.catalog.price import Price
+from farebox.flows.explain_event import EventQuestion, explain_event, list_events
+from farebox.flows.place_reading import Fate, LinePlace, ReadingPlace
+from farebox.http.authenticate import Principal, requires, visible_customer
+from farebox.http.code import HttpCode
+from farebox.http.invoices import cursor_at, place_after
+from farebox.http.operation import Example, describe
+from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page
+from farebox.http.problem import refused
+from farebox.http.span import MaybeFrom, MaybeTo, instant, number
+from farebox.http.state import State
+from farebox.period.instant import BEGINNING, END
+from farebox.postgres.explain import EventRow
+from farebox.rating.charge import RateCardVersion
+
+
+class EventView(Struct, frozen=True, kw_only=True):
+    """An event as it is stored; `payload` holds its data and extensions.
+
+    sequence: its place in the stream. voided: it was taken back and counts nowhere.
+    """
+
+    source: str
+    id: str
+    type: str
+    subject: str | None
+    time: datetime
+    received_at: datetime
+    sequence: int
+    voided: bool
+    payload: msgspec.Raw
+
+
+class LinePlaceView(Struct, frozen=True, kw_only=True):
+    """The charge that a reading reaches, and its line where there is one.
+
+    priced_as: the names that aliases led to. amount_alone: what the reading costs by itself before
+    adjustments and rounding; null where that hangs on what else the period holds.
+    """
+
+    fate: Fate
+    subscription: str
+    charge: str
+    period_start: datetime
+    period_end: datetime
+    price: Price | None
+    rate_card: RateCardVersion | None
+    priced_as: Mapping[str, str]
+    invoice: str | None
+    invoice_number: str | None
+    position: int | None
+    amount_alone: Decimal | None
+    currency: str
+
+
+class ReadingPlaceView(Struct, frozen=True, kw_only=True):
+    """What a meter read, whose it is, and the lines it reaches."""
+
+    fate: Fate
+    value: str
+    dimensions: Mapping[str, str]
+    subject: str
+    customer: str | None
+    lines: list[LinePlaceView]
+
+
+class MeterFateView(Struct, frozen=True, kw_only=True):
+    """A meter of the event's type, and what it read; nothing where it was filtered out."""
+
+    meter: str
+    fate: Fate
+    readings: list[ReadingPlaceView]
+
+
+class EventExplanation(Struct, frozen=True, kw_only=True):
+    """What became of an event: the fate of its reading that got furthest, and all of them."""
+
+    event: EventView
+    fate: Fate
+    meters: list[MeterFateView]
+
+
+_Source = Annotated[str, QueryParameter(description="the event's `source`")]
+_Id = Annotated[str, QueryParameter(name="id", description="the event's `id`")]
+_Type = Annotated[str | None, QueryParameter(name="type", description="only of this event type")]
+
+
+@get(
+    "/",
+    guards=[requires(Scope.READ, customer_bound=True)],
+    sync_to_thread=True,
+    operation_id="list_events",
+    opt=describe(
+        "List events by time, newest first",
+        answer=Page[EventView],
+        examples=[
+            Example(
+                path="/v1/events?customer=acme&from=2026-10-01T00:00:00Z",
+                answer={"items": [], "next_cursor": None},
+            )
+        ],
+        description=(
+            "With `customer` those that a meter read and that counted for the customer at that"
+            " time. A page looks through a bounded part of the stream: it may hold fewer than"
+            " `limit`, or none, and still have a next one."
+        ),
+    ),
+)
+def list_all(
+    farebox: State,
+    principal: Principal,
+    customer: str | None = None,
+    kind: _Type = None,
+    starts: MaybeFrom = None,
+    ends: MaybeTo = None,
+    cursor: Cursor = None,
+    limit: Limit = PAGE_USUAL,
+) -> Page[EventView]:
+    """List events."""
+    question = EventQuestion(
+        start=BEGINNING if starts is None else instant(starts, "from"),
+        end=END if ends is None else instant(ends, "to"),
+        customer=visible_customer(principal, customer),
+        type=kind,
+        after=place_after(cursor),
+        limit=limit,
+    )
+    rows, following = list_events(farebox.pool, principal.organization_id, question)
+    return Page([event_view(row) for row in rows], cursor_at(following))
+
+
+@get(
+    "/explain",
+    guards=[requires(Scope.READ)],
+    sync_to_thread=True,
+    operation_id="explain_event",
+    opt=describe(
+        "Tell what became of an event",
+        answer=EventExplanation,
+        codes=[HttpCode.NOT_FOUND],
+        examples=[Example(path="/v1/events/explain?source=gateway-1&id=nothing", status=404)],
+        description=(
+            "Its readings by meter, the customer at that time, the price and the invoice line, or"
+            " why there is none: the `fate` names it."
+        ),
+    ),
+)
+def explain(farebox: State, principal: Principal, source: _Source, name: _Id) -> EventExplanation:
+    """Explain an event."""
+    found = explain_event(farebox.pool, principal.organization_id, source, name)
+    if found is None:
+        raise refused(HttpCode.NOT_FOUND, "no event with this source and id was received")
+    return EventExplanation(
+        event=event_view(found.event),
+        fate=found.fate,
+        meters=[
+            MeterFateView(
+                meter=one.meter,
+                fate=one.fate,
+                readings=[reading_view(place) for place in one.readings],
+            )
+            for one in found.meters
+        ],
+    )
+
+
+def event_view(row: EventRow) -> EventView:
+    """Return an event as it goes over the wire."""
+    return EventView(
+        source=row.source,
+        id=row.id,
+        type=row.type,
+        subject=row.subject,
+        time=row.time,
+        received_at=row.received_at,
+        sequence=row.sequence,
+        voided=row.voided,
+        payload=msgspec.Raw(row.payload.encode()),
+    )
+
+
+def reading_view(place: ReadingPlace) -> ReadingPlaceView:
+    """Return the way of a reading as it goes over the wire."""
+    value = place.reading.value
+    return ReadingPlaceView(
+        fate=place.fate,
+        value=str(number(value)) if isinstance(value, Decimal) else value,
+        dimensions=place.reading.dimensions,
+        subject=place.reading.subject,
+        customer=place.customer,
+        lines=[_line(line) for line in place.lines],
+    )
+
+
+def _line(line: LinePlace) -> LinePlaceView:
+    invoice = line.invoice_id
+    return LinePlaceView(
+        fate=line.fate,
+        subscription=line.subscription,
+        charge=line.charge,
+        period_start=line.period.start,
+        period_end=line.period.end,
+        price=line.price,
+        rate_card=line.rate_card,
+        priced_as=line.priced_as,
+        invoice=None if invoice is None else encode_id(Prefix.INVOICE, invoice),
+        invoice_number=line.invoice_number,
+        position=line.position,
+        amount_alone=number(line.amount_alone),
+        currency=line.currency,
+    )
+
+
+routes = Router("/v1/events", route_handlers=[list_all, explain], tags=["Events"])

@@ -1,0 +1,36 @@
+"""Instants and spans of time in a query: RFC 3339, `from` inclusive, `to` exclusive."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated
+
+from litestar.params import QueryParameter
+
+from farebox.catalog.number import plain_text
+from farebox.events.time import parse_time
+from farebox.http.code import HttpCode
+from farebox.http.problem import refused
+
+From = Annotated[str, QueryParameter(name="from", description="from this instant on, RFC 3339")]
+To = Annotated[str, QueryParameter(name="to", description="up to this instant, without it")]
+MaybeFrom = Annotated[
+    str | None, QueryParameter(name="from", description="from this instant on, RFC 3339")
+]
+MaybeTo = Annotated[
+    str | None, QueryParameter(name="to", description="up to this instant, without it")
+]
+
+
+def instant(text: str, name: str) -> datetime:
+    """Return the instant a parameter names; raises Refused (`parameter_invalid`)."""
+    found = parse_time(text)
+    if found is None:
+        detail = f"{name} must be an instant by RFC 3339, like 2026-10-01T00:00:00Z"
+        # A plus sign in a query is a space: the usual reason.
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer=f"/{name}")
+    return found
+
+
+def number(value: Decimal | None) -> Decimal | None:
+    """Return a quantity without exponent and trailing zeros, as it goes over the wire."""
+    return None if value is None else Decimal(plain_text(value))

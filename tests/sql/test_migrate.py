@@ -1,0 +1,130 @@
+"""Migrations: from empty, twice, side by side, and never in other words than those that ran."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from farebox.postgres.migrate import (
+    Migration,
+    MigrationChanged,
+    ensure_runtime_role,
+    migrate,
+    migrations,
+)
+
+_numbers = count()
+
+
+@pytest.fixture
+def empty_url(superuser_url: str, owner_url: str) -> Iterator[str]:
+    """Return the owner's URL of an empty database."""
+    name = f"migrate_{next(_numbers)}"
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"create database {name} owner farebox_owner".encode())
+    yield make_conninfo(owner_url, dbname=name)
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"drop database {name} with (force)".encode())
+
+
+def rows(url: str, query: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(url) as connection:
+        return connection.execute(query.encode()).fetchall()
+
+
+def test_the_shipped_migrations_are_in_order_and_named() -> None:
+    names = [migration.name for migration in migrations()]
+    assert "0001_foundation.sql" == names[0]
+    assert sorted(names) == names
+    numbers = [name.split("_")[0] for name in names]
+    assert len(set(numbers)) == len(numbers)
+    assert {4} == {len(number) for number in numbers}
+
+
+def test_from_empty_and_again(empty_url: str) -> None:
+    assert [migration.name for migration in migrations()] == migrate(empty_url)
+    before = rows(empty_url, "select name, digest, applied_at from schema_migration order by 1")
+    assert [] == migrate(empty_url)
+    assert before == rows(
+        empty_url, "select name, digest, applied_at from schema_migration order by 1"
+    )
+    assert [(0,)] == rows(empty_url, "select count_organizations()")
+
+
+def test_processes_that_start_together_migrate_once(empty_url: str) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        applied = list(threads.map(migrate, [empty_url] * 4))
+    assert [len(migrations())] == [len(names) for names in applied if names]
+
+
+def test_a_changed_text_is_refused_and_changes_nothing(empty_url: str) -> None:
+    first = Migration("0001_one.sql", "create table one ()")
+    migrate(empty_url, [first])
+    changed = Migration("0001_one.sql", "create table one (); create table two ()")
+    with pytest.raises(MigrationChanged, match=r"0001_one\.sql"):
+        migrate(empty_url, [changed, Migration("0002_two.sql", "create table two ()")])
+    assert [(None,)] == rows(empty_url, "select to_regclass('two')")
+
+
+def test_a_migration_that_fails_leaves_nothing(empty_url: str) -> None:
+    steps = [
+        Migration("0001_one.sql", "create table one ()"),
+        Migration("0002_two.sql", "create table two (); select 1 / 0"),
+    ]
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(empty_url, steps)
+    assert [("one", None)] == rows(
+        empty_url, "select to_regclass('one')::text, to_regclass('two')::text"
+    )
+    assert [("0001_one.sql",)] == rows(empty_url, "select name from schema_migration")
+    steps[1] = Migration("0002_two.sql", "create table two ()")
+    assert ["0002_two.sql"] == migrate(empty_url, steps)
+
+
+def test_a_percent_sign_is_text(empty_url: str) -> None:
+    migrate(empty_url, [Migration("0001_percent.sql", "create view v as select '%s %'::text t")])
+    assert [("%s %",)] == rows(empty_url, "select t from v")
+
+
+def test_the_runtime_role_can_do_no_more_than_its_group(owner_url: str, runtime_url: str) -> None:
+    assert [(False, False, False, False)] == rows(
+        runtime_url,
+        "select rolsuper, rolbypassrls, rolcreatedb, rolcreaterole from pg_roles"
+        " where rolname = current_user",
+    )
+    for statement in (
+        "create table public.mine ()",
+        "alter table event disable row level security",
+        "drop policy one_organization on event",
+        "truncate event",
+        "delete from event",
+        "select from schema_migration",
+    ):
+        with (
+            psycopg.connect(runtime_url) as connection,
+            pytest.raises(psycopg.errors.InsufficientPrivilege),
+        ):
+            connection.execute(statement.encode())
+
+
+def test_processes_that_start_together_make_one_runtime_role(
+    empty_url: str, superuser_url: str
+) -> None:
+    """All of them set its password at once, as servers that start together do."""
+    migrate(empty_url)
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            list(
+                threads.map(
+                    lambda _: ensure_runtime_role(empty_url, "together", "it's \\ secret"),
+                    range(30),
+                )
+            )
+        url = make_conninfo(empty_url, user="together", password="it's \\ secret")
+        assert [(0,)] == rows(url, "select count(*) from organization")
+    finally:
+        with psycopg.connect(superuser_url, autocommit=True) as connection:
+            connection.execute("drop role together")
