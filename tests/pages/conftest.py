@@ -202,6 +202,7 @@ def _send(state: State, organization_id: UUID) -> None:
         ("j1", "acme", "2026-06-10T10:00:00Z", "large", 4000, "ann"),
         ("j2", "hostile", "2026-06-11T10:00:00Z", HOSTILE, 5, HOSTILE),
         ("j3", "nobody", "2026-06-12T10:00:00Z", "large", 5, "eve"),
+        ("j4", "nobody", "2026-06-15T10:00:00Z", "large", 6, "eve"),
     ]
     events = [
         _event(identifier, "llm.request", subject, time, {"model": m, "tokens": n, "user": user})

@@ -1,7 +1,9 @@
 """What the pages say, that they stay inside their budgets, and that every link leads somewhere."""
 
+import json
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,12 +14,14 @@ import pytest
 
 from farebox.flows.place_reading import Fate
 from farebox.http.pages import assets
+from farebox.http.pages.chart import Chart, ChartSeries
 from farebox.http.pages.fate_text import FATE_TEXTS
 from farebox.http.pages.navigation import NAVIGATION
 from farebox.postgres import console
 from farebox.postgres.session import Pool, transaction
 
 BYTES_MAX = 60_000
+HOSTILE = "</script><script>alert(1)</script>"
 PATHS = [place.path for section in NAVIGATION for place in section.places]
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -100,8 +104,8 @@ def test_what_the_pages_load_comes_from_here_and_is_there(vendor: Any) -> None:
 
 def test_the_overview_counts_and_warns(vendor: Any) -> None:
     text = words(vendor.page("/console"))
-    assert "Events today 7" in text  # received at the stopped clock's noon
-    assert "Events in all 7" in text
+    assert "Events today 8" in text  # received at the stopped clock's noon
+    assert "Events in all 8" in text
     assert "Events of type sms.sent No meter reads this type." in text
     assert "Subject nobody It belongs to no customer." in text
     assert "INV-000002 of acme" in text
@@ -109,9 +113,9 @@ def test_the_overview_counts_and_warns(vendor: Any) -> None:
 
 def test_the_overview_sums_each_meter(vendor: Any) -> None:
     text = words(vendor.page("/console"))
-    # 77 of 20 May, then June: 4000, 5 and 5; the first two lie before the thirty days.
-    assert "Tokens tokens 4 0 4,087" in text
-    assert "Requests readings 4 0 4" in text
+    # 77 of 20 May, then June: 4000, 5, 5 and 6; the first two lie before the thirty days.
+    assert "Tokens tokens 5 6 4,093" in text
+    assert "Requests readings 5 1 5" in text
 
 
 def test_an_invoice_opens_down_to_the_event(vendor: Any) -> None:
@@ -153,6 +157,20 @@ def test_a_customer_sees_the_invoice_to_come(vendor: Any) -> None:
 )
 def test_usage_is_cut_as_asked(vendor: Any, query: str, says: str) -> None:
     assert says in words(vendor.page(f"/console/customers/acme?{query}"))
+
+
+def test_each_window_has_its_own_usage(vendor: Any) -> None:
+    shown = words(vendor.page("/console/customers/acme?meter=tokens&by=model"))
+    table = shown[shown.index("Every window as a table") :]
+    assert "From large unheard-of 20 May 2026, 00:00:00 – 77 10 Jun 2026, 00:00:00 4,000 –" in table
+
+
+def test_a_chart_cannot_end_its_element() -> None:
+    series = ChartSeries(HOSTILE, (Decimal("0.1"), None))
+    chart = Chart(kind="bars", x=(Decimal(1), Decimal(2)), series=(series,), label="")
+    assert not set("<>&") & set(chart.json)
+    (read,) = json.loads(chart.json)["series"]
+    assert {"label": HOSTILE, "values": ["0.1", None], "axis": "y"} == read
 
 
 def test_hostile_names_stay_text(vendor: Any) -> None:
@@ -241,10 +259,10 @@ def test_the_event_tester_follows_an_event(vendor: Any, event: str, says: str) -
 def test_events_since_an_instant_are_counted_exactly(vendor: Any, pool: Pool) -> None:
     with transaction(pool, vendor.organization_id) as connection:
         found = [
-            console.events_since(connection, vendor.organization_id, instant, 7)
+            console.events_since(connection, vendor.organization_id, instant, 8)
             for instant in (datetime(2026, 6, 15, tzinfo=UTC), datetime(2026, 6, 16, tzinfo=UTC))
         ]
-    assert [7, 0] == found
+    assert [8, 0] == found
 
 
 def test_without_built_files_pages_say_how_to_build(

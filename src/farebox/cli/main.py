@@ -44,6 +44,16 @@ Since = Annotated[
     datetime | None, Parameter(help="Price usage from this instant (UTC) on; else from now.")
 ]
 CardKey = Annotated[str, Parameter(help="Key of the rate card.")]
+ImportFile = Annotated[Path | None, Parameter(help="CSV, JSONL or Parquet, gzipped or not.")]
+Mapping = Annotated[
+    Path | None, Parameter(help="How columns become events; docs/import.md has the format.")
+]
+ImportName = Annotated[str | None, Parameter(help="Name of the import; else the file's.")]
+Rejected = Annotated[Path | None, Parameter(help="Where to list the rows that were not taken.")]
+Undo = Annotated[str | None, Parameter(help="Name of an import whose events shall not count.")]
+MeterKey = Annotated[str, Parameter(help="Key of the meter.")]
+MeterVersion = Annotated[int | None, Parameter(help="Its version; else the newest.")]
+Preview = Annotated[bool, Parameter(help="Show what it would come to, and change nothing.")]
 DEFAULT = "default"
 
 
@@ -91,6 +101,42 @@ def bill(
     from farebox.cli.bill import run_billing
 
     sys.exit(run_billing(_settings(data=data), organization, _utc(as_of), draft))
+
+
+@app.command(name="import")
+def import_(
+    file: ImportFile = None,
+    *,
+    mapping: Mapping = None,
+    name: ImportName = None,
+    rejected: Rejected = None,
+    undo: Undo = None,
+    organization: Organization = DEFAULT,
+    data: Data = None,
+) -> None:
+    """Import events from CSV, JSONL or Parquet; run again it goes on, or changes nothing."""
+    from farebox.cli.import_command import import_command, undo_command
+
+    if undo is not None:
+        sys.exit(undo_command(_settings(data=data), undo, organization))
+    if file is None or mapping is None:
+        sys.exit("farebox import: name a FILE and its --mapping, or an import to --undo")
+    sys.exit(import_command(_settings(data=data), file, mapping, name, rejected, organization))
+
+
+@app.command
+def backfill(
+    meter: MeterKey,
+    *,
+    version: MeterVersion = None,
+    preview: Preview = False,
+    organization: Organization = DEFAULT,
+    data: Data = None,
+) -> None:
+    """Let a meter read the events that came before it was published."""
+    from farebox.cli.backfill import backfill as run
+
+    sys.exit(run(_settings(data=data), organization, meter, version, preview))
 
 
 @app.command

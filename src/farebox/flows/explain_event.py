@@ -164,7 +164,7 @@ def _probe(
     if window.after is not None:
         end = min(end, window.after.time + datetime.resolution)
     for _ in range(PROBES):
-        start = max(window.start, end - step)
+        start = window.start if end - window.start <= step else end - step
         part = replace(window, start=start, end=end)
         found = explain.events_in(connection, organization_id, part, limit - len(rows) + 1)
         rows += found

@@ -1,7 +1,7 @@
 """Events again: lists of them, and what became of each."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -23,9 +23,11 @@ from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page
 from farebox.http.problem import refused
 from farebox.http.span import MaybeFrom, MaybeTo, instant, number
 from farebox.http.state import State
-from farebox.period.instant import BEGINNING, END
+from farebox.period.instant import BEGINNING
 from farebox.postgres.explain import EventRow
 from farebox.rating.charge import RateCardVersion
+
+_USUAL_SPAN = timedelta(days=31)
 
 
 class EventView(Struct, frozen=True, kw_only=True):
@@ -115,7 +117,8 @@ _Type = Annotated[str | None, QueryParameter(name="type", description="only of t
         ],
         description=(
             "With `customer` those that a meter read and that counted for the customer at that"
-            " time. A page looks through a bounded part of the stream: it may hold fewer than"
+            " time. Without `from` the 31 days before `to`, without `to` up to now. A page looks"
+            " through a bounded part of the stream: it may hold fewer than"
             " `limit`, or none, and still have a next one."
         ),
     ),
@@ -131,9 +134,11 @@ def list_all(
     limit: Limit = PAGE_USUAL,
 ) -> Page[EventView]:
     """List events."""
+    # A day ahead: clocks of senders may be.
+    end = farebox.clock() + timedelta(days=1) if ends is None else instant(ends, "to")
     question = EventQuestion(
-        start=BEGINNING if starts is None else instant(starts, "from"),
-        end=END if ends is None else instant(ends, "to"),
+        start=max(end - _USUAL_SPAN, BEGINNING) if starts is None else instant(starts, "from"),
+        end=end,
         customer=visible_customer(principal, customer),
         type=kind,
         after=place_after(cursor),

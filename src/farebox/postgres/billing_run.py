@@ -27,6 +27,21 @@ _COLUMNS = (
 )
 
 
+class InterruptedRun(Struct, frozen=True, kw_only=True):
+    """A run whose process ended before it did, with what it takes to go on."""
+
+    organization_id: UUID
+    billing_run_id: UUID
+    as_of: datetime
+    finalize: bool
+
+
+def interrupted_runs(connection: Connection, before: datetime) -> Sequence[InterruptedRun]:
+    """Return runs that began before an instant and did not end; needs no organization."""
+    cursor = connection.cursor(row_factory=class_row(InterruptedRun))
+    return cursor.execute("select * from interrupted_billing_runs(%s)", (before,)).fetchall()
+
+
 def add_run(
     connection: Connection,
     organization_id: UUID,

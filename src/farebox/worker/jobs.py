@@ -7,10 +7,12 @@ from uuid import UUID
 from procrastinate import App, PsycopgConnector
 
 from farebox.flows.bill import bill
+from farebox.postgres.billing_run import interrupted_runs
 from farebox.postgres.session import Pool, unbound
 from farebox.postgres.stream import ensure_partitions
 
 MONTHS_AHEAD = 3
+INTERRUPTED_AFTER = timedelta(minutes=10)
 
 
 def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> App:
@@ -21,18 +23,12 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
         )
     )
 
-    @app.task(name="bill", pass_context=False)
-    def run_billing(organization_id: str, run_id: str, as_of: str, finalize: bool) -> None:
-        """Do a billing run; done again after a crash, it goes on where it was."""
-        bill(
-            pool,
-            UUID(organization_id),
-            UUID(run_id),
-            datetime.fromisoformat(as_of),
-            clock,
-            new_id,
-            finalize=finalize,
-        )
+    @app.periodic(cron="*/5 * * * *")
+    @app.task(name="resume_billing", queueing_lock="resume_billing")
+    def run_resume_billing(timestamp: int) -> None:
+        """Complete the billing runs whose process died; one that lives bills nothing twice."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        resume_billing(pool, clock, new_id)
 
     @app.periodic(cron="*/2 * * * *")
     @app.task(name="retry_stalled", queueing_lock="retry_stalled")
@@ -50,6 +46,23 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
         make_partitions(pool, clock())
 
     return app
+
+
+def resume_billing(pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> int:
+    """Run every interrupted billing run to its end and return how many there were."""
+    with unbound(pool) as connection:
+        found = interrupted_runs(connection, clock() - INTERRUPTED_AFTER)
+    for run in found:
+        bill(
+            pool,
+            run.organization_id,
+            run.billing_run_id,
+            run.as_of,
+            clock,
+            new_id,
+            finalize=run.finalize,
+        )
+    return len(found)
 
 
 def make_partitions(pool: Pool, now: datetime) -> None:

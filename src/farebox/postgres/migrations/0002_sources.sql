@@ -46,8 +46,15 @@ create table source_control (
 create index on source_control (organization_id, end_at);
 select protect('source_control', 'select, insert, update, delete');
 
--- A run without it writes drafts. Warnings of a run begin where the last final one ended.
-alter table billing_run add column finalize boolean not null default true;
-
 -- Subjects that use for nobody are looked for in order.
 create index series_user on series (organization_id, subject);
+
+-- Billing runs that began before an instant and did not end: their process is gone.
+create function interrupted_billing_runs(before timestamptz)
+    returns table (organization_id uuid, billing_run_id uuid, as_of timestamptz, finalize boolean)
+    language sql stable security definer set search_path = public, pg_temp
+    as $$
+    select organization_id, billing_run_id, as_of, finalize
+    from billing_run where status = 'running' and started_at < before $$;
+revoke execute on function interrupted_billing_runs(timestamptz) from public;
+grant execute on function interrupted_billing_runs(timestamptz) to farebox_runtime;
