@@ -31,10 +31,10 @@ def free_port() -> int:
         return port
 
 
-def wait_ready(server: subprocess.Popen[bytes], port: int) -> None:
+def wait_ready(server: subprocess.Popen[bytes], port: int, output: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        assert server.poll() is None, "the server ended"
+        assert server.poll() is None, output.read_text()
         connection = HTTPConnection("127.0.0.1", port, timeout=2)
         try:
             connection.request("GET", "/readyz")
@@ -76,7 +76,7 @@ def told() -> Iterator[dict[str, list[str]]]:
             [farebox, "serve", "--port", str(port)], env=environment, stdout=sink, stderr=sink
         )
     try:
-        wait_ready(server, port)
+        wait_ready(server, port, output)
         key = re.search(r"fbx_\w{16}_\w{52}", output.read_text())
         assert key, "the first start prints a key"
         yield run(f"http://127.0.0.1:{port}", key.group(), farebox, environment, directory)
@@ -130,19 +130,25 @@ def test_the_first_event_is_accepted_and_named_as_unread(told: dict[str, list[st
     assert ("accepted", "no_meter") == (accepted["outcome"], explained["fate"])
 
 
+def test_the_backfill_reads_the_first_event(told: dict[str, list[str]]) -> None:
+    preview, counted = told["2"][1].split("A preview: usage is as it was.\n")
+    assert preview == counted
+    assert "1 events looked at, 1 readings" in counted
+
+
 def test_of_the_batch_one_event_is_refused(told: dict[str, list[str]]) -> None:
     (answer,) = answers(told["2"][-1])
     assert (3, 1) == (answer["accepted"], answer["rejected"])
 
 
 def test_the_quote_is_that_of_the_story(told: dict[str, list[str]]) -> None:
-    assert {"type": "total", "amount": "5.60", "currency": "USD"} == answers(told["3"][1])[-1]
+    assert {"type": "total", "amount": "8.30", "currency": "USD"} == answers(told["3"][1])[-1]
 
 
 def test_usage_is_found_by_day_and_style(told: dict[str, list[str]]) -> None:
     *_, usage = answers(told["4"][0])
     rows = [(row["dimensions"]["style"], row["quantity"]) for row in usage["items"]]
-    assert [("photo", "80"), ("sketch", "40")] == rows
+    assert [("photo", "90"), ("photo", "80"), ("sketch", "40")] == rows
 
 
 def test_the_upcoming_invoice_has_this_month(told: dict[str, list[str]]) -> None:
@@ -166,16 +172,16 @@ def test_the_check_names_where_the_event_would_go(told: dict[str, list[str]]) ->
 
 def test_the_run_bills_what_the_page_says(told: dict[str, list[str]]) -> None:
     run, listed = answers(told["5"][2])
-    assert 2 == run["invoices"]
+    assert (2, []) == (run["invoices"], run["warnings"])
     totals = {invoice["number"]: invoice["total"] for invoice in listed["items"]}
-    assert {"INV-000001": "20.00", "INV-000002": "25.60"} == totals
+    assert {"INV-000001": "20.00", "INV-000002": "28.30"} == totals
 
 
 def test_the_line_opens_to_its_tiers_and_events(told: dict[str, list[str]]) -> None:
     invoice, line, event = answers(told["5"][3])
-    assert ["20.00", "5.60"] == [line["amount"] for line in invoice["lines"]]
-    assert ["5.00", "0.60"] == [part["amount"] for part in line["usage"]["parts"]]
-    assert ["render-2", "render-3"] == [one["id"] for one in line["events"]]
+    assert ["20.00", "8.30"] == [line["amount"] for line in invoice["lines"]]
+    assert ["5.00", "3.30"] == [part["amount"] for part in line["usage"]["parts"]]
+    assert ["render-1", "render-2", "render-3"] == [one["id"] for one in line["events"]]
     assert "billed" == event["fate"]
 
 

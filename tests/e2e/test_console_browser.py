@@ -171,7 +171,7 @@ def test_every_page_fits_and_nothing_complains(
         over = page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
-        assert (0, path) == (over, path)
+        assert over <= 0, path
     assert [] == complaints
     page.context.close()
 

@@ -274,6 +274,7 @@ create table billing_run (
     organization_id uuid not null references organization,
     billing_run_id uuid primary key,
     as_of timestamptz not null,
+    finalize boolean not null,
     status text collate "C" not null,
     invoices bigint not null default 0,
     warnings json not null default '[]',
