@@ -28,7 +28,8 @@ def backfill(
     for code, count in sorted(found.refused.items()):
         print(f"  {count:,} refused: {code}")
     for one in found.customers:
-        print(f"  {one}")
+        name = one.customer_key or "(no customer)"
+        print(f"  {name}: {one.readings:,} readings, total {one.total}")
     if preview:
         print("A preview: usage is as it was.")
     return 0

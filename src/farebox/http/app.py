@@ -24,6 +24,7 @@ from litestar.types.asgi_types import LifeSpanScope
 from farebox.http import (
     aliases,
     api_keys,
+    backfills,
     billing_runs,
     catalog,
     check,
@@ -60,6 +61,7 @@ ROUTES: Sequence[Router] = (
     reference.routes,
     organization.routes,
     meters.routes,
+    backfills.routes,
     features.routes,
     aliases.routes,
     rate_cards.routes,

@@ -13,6 +13,7 @@ from farebox.catalog.meter_check import MeterCode
 from farebox.catalog.price_check import PriceCode
 from farebox.events.refusal import EventCode, RequestCode
 from farebox.flows.answer_once import IdempotencyCode
+from farebox.flows.backfill_meter import BackfillCode
 from farebox.flows.edit_draft import EditCode
 from farebox.flows.move_subject import MoveCode
 from farebox.flows.preview_invoice import PreviewCode
@@ -59,6 +60,7 @@ ENUMS: tuple[type[StrEnum], ...] = (
     UsageCode,
     PreviewCode,
     ControlCode,
+    BackfillCode,
 )
 """Every enum whose members may stand in an answer; a flow's own refusals join here."""
 
@@ -80,6 +82,9 @@ _STATUS: Mapping[str, int] = {
     EditCode.NO_SUCH_DEFINITION: 404,
     MoveCode.NO_SUCH_SUBJECT: 404,
     MoveCode.PERIOD_FINAL: 409,
+    BackfillCode.METER_VERSION_UNKNOWN: 404,
+    BackfillCode.ALREADY_BACKFILLED: 409,
+    BackfillCode.METER_VERSION_REPLACED: 409,
     PreviewCode.UNKNOWN_SUBSCRIPTION: 404,
     PreviewCode.SUBSCRIPTION_NOT_STARTED: 409,
     SubjectCode.SUBJECT_TAKEN: 409,

@@ -56,7 +56,7 @@ per: 1000000
     Example(
         "matrix",
         "Matrix",
-        "A price for each model and kind of token, with a default for the rest.",
+        "A price for each model and kind of token; what has no cell is listed, not billed.",
         "USD",
         """model: matrix
 dimensions: [model, kind]
