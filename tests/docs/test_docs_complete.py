@@ -78,6 +78,12 @@ def test_every_package_has_its_floor() -> None:
     assert packages == named
 
 
+def test_every_directory_of_tests_has_its_row() -> None:
+    folders = {path.parent for path in (ROOT / "tests").glob("*/test_*.py")}
+    named = set(rows((ROOT / "CONTRIBUTING.md").read_text()))
+    assert {f"tests/{folder.name}" for folder in folders} == named
+
+
 def test_every_file_that_the_architecture_names_is_there() -> None:
     inside = re.findall(r"`((?:\w+/)+\w+\.py)`", ARCHITECTURE)
     assert inside
@@ -90,7 +96,7 @@ def refusals() -> list[type[StrEnum]]:
     for module in pkgutil.walk_packages(farebox.__path__, "farebox."):
         loaded = importlib.import_module(module.name)
         for name, member in inspect.getmembers(loaded, inspect.isclass):
-            if issubclass(member, StrEnum) and re.search(r"(Code|Refusal)$", name):
+            if issubclass(member, StrEnum) and re.search(r"(Code|Refusal|Reason)$", name):
                 found[f"{member.__module__}.{name}"] = member
     return [found[name] for name in sorted(found)]
 

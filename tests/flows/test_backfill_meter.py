@@ -224,3 +224,26 @@ def test_progress_is_told_and_a_stop_is_resumed(
     assert EXPECTED == fill(acme, progress=lambda done, last: told.append((done, last)))
     assert [(6, 8), (8, 8)] == told
     assert FILLED == used(acme)
+
+
+def test_a_level_that_counts_no_more_is_not_carried_on(world: World) -> None:
+    """What only the older version read, after the newer one's instant, holds no level any more."""
+    world.customer("acme")
+    disk = Meter(
+        key="tokens",
+        event_type="disk",
+        aggregation=Aggregation.WEIGHTED_SUM,
+        value="$.gb",
+        weight_seconds=86400,
+    )
+    world.publish(disk)
+    world.use("disk", at("2026-08-01"), "acme", gb=1)
+    world.use("disk", at("2026-08-10"), "acme", gb=9)
+    world.fold()
+    world.publish(Meter(**{**fields(disk), "filter": "data.gb < 5"}), since=at("2026-08-05"))
+    fill(world, 2)
+    target = Target("acme", "tokens", at("2026-09-01"), at("2026-09-11"))
+    with transaction(world.pool, world.organization_id, snapshot=True) as connection:
+        history = read_meters(connection, world.organization_id)["tokens"]
+        (found,) = read_quantities(connection, world.organization_id, history, [target])
+    assert Decimal(10) == found.quantity

@@ -16,7 +16,7 @@ from farebox.flows import undo_import as flow
 from farebox.flows.backfill_meter import backfill_meter
 from farebox.flows.import_events import ImportRefusal
 from farebox.flows.undo_import import Undone, undo_import
-from farebox.postgres import imports, rollup, stream
+from farebox.postgres import backfill, imports, rollup, stream
 from farebox.postgres.imports import ImportRow
 from farebox.postgres.session import transaction
 
@@ -245,3 +245,20 @@ def test_what_a_backfill_read_is_asked_too(acme: World) -> None:
     backfill_meter(acme.pool, acme.organization_id, "late", 1, acme.now)
     acme.bill(at("2026-10-01"))
     assert "import_invoiced" == code_of(undo(acme, import_id))
+
+
+def test_an_undo_while_a_backfill_reads_is_seen_by_its_switch(
+    acme: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_id = brought(acme, acme.event("late", at("2026-09-05"), "acme"))
+    acme.use("late", at("2026-09-05"), "acme")
+    acme.publish(Meter(key="late", event_type="late", aggregation=Aggregation.COUNT))
+    original = backfill.add_readings
+
+    def meanwhile(*args: Any) -> None:
+        assert Undone(1) == undo(acme, import_id)
+        original(*args)
+
+    monkeypatch.setattr(backfill, "add_readings", meanwhile)
+    backfill_meter(acme.pool, acme.organization_id, "late", 1, acme.now)
+    assert [(1, Decimal(1))] == tables(acme)

@@ -97,7 +97,9 @@ class World:
                 connection, self.organization_id, subscription, row, self.now
             )
 
-    def event(self, kind: str, time: datetime, subject: str | None, **data: Any) -> dict[str, Any]:
+    def event(
+        self, kind: str, time: datetime, subject: str | None, /, **data: Any
+    ) -> dict[str, Any]:
         """Return a CloudEvent with an id of its own."""
         self._sent += 1
         event = {
@@ -126,7 +128,7 @@ class World:
         outcomes = ingest(self.pool, self.organization_id, prepared, book.revision, self.now, set())
         return [outcome.value for outcome in outcomes]
 
-    def use(self, kind: str, time: datetime, subject: str | None, **data: Any) -> None:
+    def use(self, kind: str, time: datetime, subject: str | None, /, **data: Any) -> None:
         """Send one event that must be new."""
         assert ["accepted"] == self.send(self.event(kind, time, subject, **data))
 

@@ -44,10 +44,8 @@ def add_response(
     )
 
 
-def drop_responses(connection: Connection, organization_id: UUID, before: datetime) -> int:
-    """Drop what was answered before an instant; return how many answers that were."""
-    cursor = connection.execute(
-        "delete from response where organization_id = %s and created_at < %s",
-        (organization_id, before),
-    )
-    return cursor.rowcount
+def drop_responses(connection: Connection, before: datetime) -> int:
+    """Drop what was answered before an instant, of every organization; return how many."""
+    row = connection.execute("select drop_responses(%s)", (before,)).fetchone()
+    assert row is not None
+    return int(row[0])

@@ -8,11 +8,13 @@ from procrastinate import App, PsycopgConnector
 
 from farebox.flows.bill import bill
 from farebox.postgres.billing_run import interrupted_runs
+from farebox.postgres.response import drop_responses
 from farebox.postgres.session import Pool, unbound
 from farebox.postgres.stream import ensure_partitions
 
 MONTHS_AHEAD = 3
 INTERRUPTED_AFTER = timedelta(minutes=10)
+RESPONSES_KEPT = timedelta(days=30)
 
 
 def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> App:
@@ -44,6 +46,14 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
         """Make next months' partitions of the event stream."""
         del timestamp  # the library passes when it was due; what is due now is what counts
         make_partitions(pool, clock())
+
+    @app.periodic(cron="37 3 * * *")
+    @app.task(name="drop_responses", queueing_lock="drop_responses")
+    def run_drop_responses(timestamp: int) -> None:
+        """Forget the answers that no retry will ask for any more."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        with unbound(pool) as connection:
+            drop_responses(connection, clock() - RESPONSES_KEPT)
 
     return app
 

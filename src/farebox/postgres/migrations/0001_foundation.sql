@@ -382,6 +382,13 @@ create function organizations_to_fold() returns table (organization_id uuid)
     left join watermark w using (organization_id)
     where h.last_sequence > coalesce(w.sequence, 0) $$;
 
+-- Answers are kept for retries; an old one serves nobody, whoever's it is.
+create function drop_responses(before timestamptz) returns bigint
+    language sql security definer set search_path = public, pg_temp
+    as $$
+    with gone as (delete from response where created_at < before returning 1)
+    select count(*) from gone $$;
+
 create function count_organizations() returns bigint
     language sql stable security definer set search_path = public, pg_temp
     as $$ select count(*) from organization $$;
@@ -399,6 +406,8 @@ create function create_organization(id uuid, new_key text, new_name text, now ti
     insert into watermark values (id, 0, now) $$;
 
 revoke execute on function find_api_key(bytea), organizations_to_fold(), count_organizations(),
+    drop_responses(timestamptz),
     find_organization(text), create_organization(uuid, text, text, timestamptz) from public;
 grant execute on function find_api_key(bytea), organizations_to_fold(), count_organizations(),
+    drop_responses(timestamptz),
     find_organization(text), create_organization(uuid, text, text, timestamptz) to farebox_runtime;
