@@ -200,8 +200,17 @@ def _utc(instant: datetime | None) -> datetime | None:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what a person can mend is one line, not a traceback."""
+    import psycopg
+
+    from farebox.postgres.migrate import MigrationChanged
+    from farebox.postgres.server.refusal import ServerError
+    from farebox.postgres.session import UnsafeRole
+
+    try:
+        app()
+    except (MigrationChanged, ServerError, UnsafeRole, psycopg.OperationalError) as error:
+        sys.exit(f"farebox: {str(error).strip()}")
 
 
 if __name__ == "__main__":

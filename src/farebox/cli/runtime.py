@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from uuid import UUID
 
+import psycopg
 from msgspec import Struct
 
 from farebox.access.id import uuidv7
@@ -46,6 +47,8 @@ def open_runtime(settings: Settings) -> Iterator[Runtime]:
     with open_database(
         settings.database_url, settings.owner_database_url, settings.data_directory
     ) as urls:
+        # A pool would go on trying; a person wants to hear at once what is wrong.
+        psycopg.connect(urls.runtime, connect_timeout=10).close()
         pool = open_pool(urls.runtime)
         try:
             make_partitions(pool, clock())

@@ -89,19 +89,28 @@ def explain_line(
         detail = msgspec.json.decode(line.detail, type=LineDetail)
         events = EventPage((), None)
         if line.meter_key is not None:
-            events = _events(connection, organization_id, row, line, line.meter_key, after, limit)
+            found = _members(connection, organization_id, row, line, line.meter_key, detail)
+            events = _events(connection, organization_id, row, line, found, after, limit)
     return LineExplained(row, line, detail, events)
 
 
-def _events(
+_Counted = tuple[Sequence[Member], MeterHistory]
+
+
+def _members(
     connection: Connection,
     organization_id: UUID,
     row: InvoiceRow,
     line: LineRow,
     meter_key: str,
-    after: Place | None,
-    limit: int,
-) -> EventPage:
+    detail: LineDetail,
+) -> _Counted:
+    """Return the series that the line counts: unpriced ones of the same meter are not on it."""
+    history = read_meters(connection, organization_id, meter_key)[meter_key]
+    reported = [
+        {**one.dimensions, **one.original}
+        for one in (() if detail.charge is None else detail.charge.breakdown)
+    ]
     members = explain.members(
         connection,
         organization_id,
@@ -110,11 +119,32 @@ def _events(
         line.segment_start,
         line.segment_end,
     )
+    if not reported:
+        return [], history
+    names = tuple(reported[0])
+    counted = {tuple(one[name] for name in names) for one in reported}
+    return [one for one in members if _values(one, history, names) in counted], history
+
+
+def _values(member: Member, history: MeterHistory, names: tuple[str, ...]) -> tuple[str, ...]:
+    said = named(member, history)
+    return tuple(said.get(name, "") for name in names)
+
+
+def _events(
+    connection: Connection,
+    organization_id: UUID,
+    row: InvoiceRow,
+    line: LineRow,
+    counted: _Counted,
+    after: Place | None,
+    limit: int,
+) -> EventPage:
+    members, history = counted
     window = Window(
         start=line.segment_start, end=line.segment_end, cutoff=row.cutoff_sequence, after=after
     )
     rows, following = walk(connection, organization_id, members, window, limit)
-    history = read_meters(connection, organization_id, meter_key)[meter_key]
     by_id = {member.series_id: member for member in members}
     return EventPage(tuple(_event(one, by_id, history) for one in rows), following)
 

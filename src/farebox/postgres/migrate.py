@@ -19,6 +19,13 @@ _LOCK = 0x66617265  # "fare": one migration at a time, whoever starts it
 class MigrationChanged(RuntimeError):
     """A migration that ran has another text now; history must not be rewritten."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"this database was made by another text of migration {name} than this version has;"
+            " run the version that made it, or start with a new data directory"
+        )
+        self.name = name
+
 
 @dataclass(frozen=True, slots=True)
 class Migration:
