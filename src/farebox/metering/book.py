@@ -9,7 +9,7 @@ from farebox.catalog.meter import Meter
 from farebox.metering.reading import CompiledMeter, Reading, ReadingRefusal, compile_meter
 from farebox.metering.series import Keeping, Series, keeping_of, series_of
 
-_SERIES_REMEMBERED = 300_000
+_SERIES_REMEMBERED = 50_000
 
 
 class MeterVersion(Struct, frozen=True):

@@ -177,7 +177,9 @@ begin
     perform pg_advisory_xact_lock(1702260340); -- one at a time, whoever asks
     if to_regclass('public.' || name) is null then
         execute format('create table %I (like event including defaults including indexes)', name);
-        -- Rows that came before their month had a partition move from the default one.
+        -- Rows that came before their month had a partition move from the default one; none may
+        -- come in meanwhile.
+        lock table event_default in access exclusive mode;
         execute format(
             'with moved as (delete from event_default'
             ' where received_at >= %L and received_at < %L returning *)'
