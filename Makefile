@@ -22,7 +22,7 @@ $(INSTALLED): requirements.lock pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(INSTALLED) web ## Run Farebox on a real hour of LLM traffic (DETACH=1: print and stop)
+demo: $(INSTALLED) web ## Run Farebox on real LLM traffic (DETACH=1: print and stop)
 	$(BIN)/farebox demo --port $(PORT) $(if $(DETACH),--detach)
 
 serve: $(INSTALLED) web ## Start an empty Farebox and print an owner key

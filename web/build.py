@@ -34,7 +34,7 @@ def npm() -> list[str]:
 def build() -> None:
     """Install exactly what the lock file names and write the built files; raises on failure."""
     command = npm()
-    for arguments in (["ci", "--no-audit", "--no-fund"], ["run", "build"]):
+    for arguments in (["ci", "--no-audit", "--no-fund", "--no-update-notifier"], ["run", "build"]):
         subprocess.run([*command, *arguments], cwd=WEB, check=True)  # noqa: S603 - our own words
 
 

@@ -1,4 +1,4 @@
-"""`farebox demo`: a real hour of LLM traffic, from HTTP events to invoices, checked to the unit.
+"""`farebox demo`: real LLM traffic, from HTTP events to invoices, checked to the unit.
 
 The events go through the running server, each one twice, in shuffled order, from senders that do
 not wait for each other: what is billed must be what the trace says all the same.

@@ -69,10 +69,14 @@ def serve(*, host: Host = None, port: Port = None, data: Data = None, workers: W
 def demo(
     *, host: Host = None, port: Port = None, data: Data = None, detach: Detach = False
 ) -> None:
-    """Bill a real hour of LLM traffic, print what was found, and serve the console."""
+    """Bill real LLM traffic, print what was found, and serve the console."""
     from farebox.cli.demo import demo as run
 
-    sys.exit(run(_settings(host, port, data or default_data_directory("demo")), detach))
+    settings = _settings(host, port, data)
+    if settings.data_directory == default_data_directory():
+        # The demo's data stay apart from an installation's own.
+        settings = msgspec.structs.replace(settings, data_directory=default_data_directory("demo"))
+    sys.exit(run(settings, detach))
 
 
 @app.command

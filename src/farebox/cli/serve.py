@@ -17,6 +17,7 @@ from farebox.postgres.session import unbound
 
 def serve(settings: Settings, workers: int = 1) -> None:
     """Serve until stopped by SIGINT or SIGTERM; what was acknowledged by then is committed."""
+    refuse_taken_port(settings)
     with open_runtime(settings) as runtime:
         greet(runtime, settings)
         run_server(runtime.urls.runtime, settings, workers)

@@ -1,10 +1,9 @@
 """All pages under one router: what they need, who may come in, how they say no."""
 
-from typing import Any
-
-from litestar import Router
+from litestar import Router, get
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.response import Redirect
 
 from farebox.http.pages import (
     assets,
@@ -62,5 +61,12 @@ console = Router(
     include_in_schema=False,
 )
 
-handlers: list[Any] = [console]
+
+@get("/", include_in_schema=False)
+async def front() -> Redirect:
+    """Lead who opens the address in a browser to the console."""
+    return Redirect("/console")
+
+
+handlers: list[Router] = [console, Router("/", route_handlers=[front], include_in_schema=False)]
 """What the application adds to its routes."""
