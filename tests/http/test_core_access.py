@@ -209,7 +209,7 @@ def test_a_misspelt_parameter_never_fails_silently(api: Any, method: str, path: 
 
 
 def test_no_route_is_left_without_a_guard(anonymous: TestClient[Any]) -> None:
-    public = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/problems"}
+    public = {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/docs/problems"}
     bare = [
         route.path
         for route in anonymous.app.routes

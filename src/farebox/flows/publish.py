@@ -48,8 +48,8 @@ def publish(
     """Publish all or none, in one transaction; the caller has checked them.
 
     A version is in force from `effective_from`; without it the first from the beginning and a later
-    one from `now`. A rate card may name its own instant. New meters read every event after this commit, and none
-    before: what is older is a backfill.
+    one from `now`. A rate card may name its own instant. New meters read every event after this
+    commit, and none before: what is older is a backfill.
     """
     with transaction(pool, organization_id) as connection:
         return publish_in(
