@@ -68,18 +68,26 @@ class Place(Struct, frozen=True):
 
 
 _MEMBERS = """
-select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions,
-       greatest(m.valid_from, %(start)s), least(m.valid_to, %(end)s)
-from subject m
-join series s on s.organization_id = %(org)s and s.subject = m.subject and s.customer_key = ''
-  and (%(meter)s::text is null or s.meter_key = %(meter)s)
-where m.organization_id = %(org)s and m.customer_key = %(customer)s
-  and m.valid_from < %(end)s and m.valid_to > %(start)s
-union all
-select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions, %(start)s, %(end)s
-from series s
-where s.organization_id = %(org)s and s.customer_key = %(customer)s
-  and (%(meter)s::text is null or s.meter_key = %(meter)s)"""
+with mapped as (
+  select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions,
+         greatest(m.valid_from, %(start)s) as starts, least(m.valid_to, %(end)s) as ends
+  from subject m
+  join series s on s.organization_id = %(org)s and s.subject = m.subject and s.customer_key = ''
+    and (%(meter)s::text is null or s.meter_key = %(meter)s)
+  where m.organization_id = %(org)s and m.customer_key = %(customer)s
+    and m.valid_from < %(end)s and m.valid_to > %(start)s
+  union all
+  select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions, %(start)s, %(end)s
+  from series s
+  where s.organization_id = %(org)s and s.customer_key = %(customer)s
+    and (%(meter)s::text is null or s.meter_key = %(meter)s)
+)
+select m.series_id, m.meter_key, m.meter_version, m.subject, m.dimensions, m.starts,
+       least(m.ends, u.counted_until)
+from mapped m
+left join superseded u on u.organization_id = %(org)s and u.meter_key = m.meter_key
+  and u.meter_version = m.meter_version
+where m.starts < least(m.ends, u.counted_until)"""
 
 
 def members(
