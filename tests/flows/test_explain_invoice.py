@@ -199,6 +199,8 @@ def test_pages_hold_every_event_once_in_order(shop: World) -> None:
     for number in range(20):
         time = at("2026-09-03 00:06") + number * timedelta(seconds=10)
         sent.append(shop.event("llm", time, "bot", model="a", user="", out=1))
+    # In the same quarter of an hour as those that are another customer's by then.
+    sent.append(shop.event("llm", at("2026-09-03 00:14"), "acme", model="a", user="", out=1))
     shop.send(*sent)
     shop.bill(OCTOBER)
     expected = [
@@ -218,6 +220,24 @@ def test_pages_hold_every_event_once_in_order(shop: World) -> None:
                 break
         assert expected == found
     assert Decimal(2 * len(expected)) == line_of(shop, "tokens").line.amount
+
+
+def test_pages_of_points_hold_every_event_once(shop: World) -> None:
+    """Meters that keep points have no buckets of their own; one is crowded, the others are not."""
+    times = [SEPTEMBER + n * timedelta(seconds=1) for n in range(3 * BUCKETS_A_PAGE)]
+    times += [SEPTEMBER + n * timedelta(hours=1) for n in range(1, 2 * BUCKETS_A_PAGE)]
+    sent = [shop.event("disk", time, "acme", gb=n) for n, time in enumerate(times)]
+    shop.send(*sent)
+    shop.bill(OCTOBER)
+    found: list[str] = []
+    after: Place | None = None
+    while True:
+        page = line_of(shop, "disk", after=after, limit=50).events
+        found += ids(page.events)
+        after = page.after
+        if after is None:
+            break
+    assert [one["id"] for one in sent] == found
 
 
 def test_events_are_listed_newest_first(shop: World, new_world: Callable[[], World]) -> None:

@@ -207,6 +207,7 @@ def test_gaps() -> None:
     assert spans((0, 10)) == gaps(whole, [])
     assert [] == gaps(whole, spans((0, 10)))
     assert [] == gaps(whole, spans((-5, 4), (4, 20)))
+    assert spans((8, 10)) == gaps(whole, spans((0, 8), (2, 4)))
     assert spans((0, 2), (4, 6), (9, 10)) == gaps(whole, spans((6, 9), (2, 4), (3, 4)))
     assert spans((0, 10)) == gaps(whole, spans((-5, 0), (10, 12)))
 
@@ -236,6 +237,20 @@ def test_late_usage_is_listed_once_and_billed_by_no_run(shop: World) -> None:
     shop.bill(at("2026-11-01"))
     assert {"llm": "100.00"} == shop.amounts("acme-p", OCTOBER)
     assert {"llm": "5.00"} == shop.amounts("acme-p", SEPTEMBER)
+
+
+def test_late_usage_is_whose_it_was_then(shop: World) -> None:
+    shop.customer("globex")
+    shop.subscribe("globex", "p", SEPTEMBER)
+    shop.map("bot", "acme", at("2026-09-01"), MIDDLE)
+    shop.map("bot", "globex", MIDDLE, OCTOBER)
+    shop.bill(OCTOBER)
+    shop.use("llm", MIDDLE - timedelta(microseconds=1), "bot", n=1, model="a")
+    shop.use("llm", MIDDLE, "bot", n=2, model="a")
+    late, _ = list_late(shop.pool, shop.organization_id)
+    assert {"acme": Decimal(1), "globex": Decimal(2)} == {
+        one.customer: one.quantity for one in late
+    }
 
 
 def test_the_late_list_has_pages(shop: World) -> None:

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from itertools import pairwise
 from uuid import UUID
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import replace
 from psycopg import Connection
 
 from farebox.flows.read_usage import MeterHistory, read_meters
@@ -164,17 +164,26 @@ def walk(
     for member in members:
         spans[member.series_id].append(member)
     rows: list[EventRow] = []
-    for bucket, series in buckets[:BUCKETS_A_PAGE]:
-        part = replace(
-            window, start=max(window.start, bucket), end=min(window.end, bucket + BUCKET)
-        )
+    page = buckets[:BUCKETS_A_PAGE]
+    # Where events are dense the first bucket fills the page, so few are looked through at first.
+    for first, last in pairwise((0, 3, 9, BUCKETS_A_PAGE)):
+        part = page[first:last]
+        if not part:
+            break
         wanted = limit - len(rows) + 1
-        found = explain.events_in(connection, organization_id, part, wanted, series)
+        found = explain.events_in(
+            connection,
+            organization_id,
+            window,
+            wanted,
+            buckets=[bucket for bucket, _ in part],
+            series=list({one for _, series in part for one in series}),
+        )
         rows += [one for one in found if _counts(one, spans)]
         if len(rows) > limit:
             return rows[:limit], Place(rows[limit - 1].time, rows[limit - 1].sequence)
         if len(found) == wanted:
-            # Some were another customer's by then; the rest of this bucket is the next page's.
+            # Some were another customer's by then; the rest of the bucket is the next page's.
             return rows, Place(found[-1].time, found[-1].sequence)
     if len(buckets) <= BUCKETS_A_PAGE:
         return rows, None
