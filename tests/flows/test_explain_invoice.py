@@ -5,12 +5,14 @@ from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 
+import msgspec
 import pytest
 from farebox_world import World, at, days
 
 from farebox.catalog.meter import Aggregation, Alias, Meter, Spread
 from farebox.catalog.plan import Charge, Plan, Rate, RateCard
 from farebox.catalog.price import Cell, Matrix, PerUnit
+from farebox.flows.backfill_meter import backfill_meter
 from farebox.flows.check_event import EventCheck, check_event
 from farebox.flows.explain_event import EventQuestion, explain_event, list_events
 from farebox.flows.explain_line import BUCKETS_A_PAGE, LineEvent, LineExplained, explain_line
@@ -185,8 +187,12 @@ def test_what_was_unpriced_on_a_final_invoice_stays_so(shop: World) -> None:
     assert Fate.NO_CELL is fate(shop, 1)
 
 
-def test_pages_hold_every_event_once_in_order(shop: World) -> None:
+@pytest.mark.parametrize("series_at_once", [1_000, 1])
+def test_pages_hold_every_event_once_in_order(
+    shop: World, series_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """More buckets than a page looks through, several events in some, and a subject that moved."""
+    monkeypatch.setattr("farebox.postgres.explain.SERIES_AT_ONCE", series_at_once)
     shop.map("bot", "acme", BEGINNING, at("2026-09-03 00:07"))
     shop.map("bot", "globex", at("2026-09-03 00:07"), END)
     sent = []
@@ -238,6 +244,24 @@ def test_pages_of_points_hold_every_event_once(shop: World) -> None:
         if after is None:
             break
     assert [one["id"] for one in sent] == found
+
+
+def test_a_crowded_quarter_of_an_hour_is_looked_through_for_all(
+    shop: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More series in one bucket than are asked for at once."""
+    monkeypatch.setattr("farebox.postgres.explain.SERIES_AT_ONCE", 1)
+    sent = []
+    for number in range(3 * BUCKETS_A_PAGE):
+        shop.map(f"bot{number:02}", "acme")
+        time = SEPTEMBER + number * timedelta(seconds=1)
+        sent.append(shop.event("disk", time, f"bot{number:02}", gb=1))
+    shop.send(*sent, shop.event("disk", SEPTEMBER + days(1), "acme", gb=1))
+    shop.bill(OCTOBER)
+    page = line_of(shop, "disk", limit=1000).events
+    rest = line_of(shop, "disk", limit=1000, after=page.after).events
+    expected = [f"e{n}" for n in range(1, 3 * BUCKETS_A_PAGE + 2)]
+    assert expected == ids(page.events) + ids(rest.events)
 
 
 def test_events_are_listed_newest_first(shop: World, new_world: Callable[[], World]) -> None:
@@ -336,3 +360,38 @@ def test_a_check_says_what_the_door_would(shop: World) -> None:
     found = check_event(shop.pool, shop.organization_id, b"{", shop.now)
     assert found.rejection is not None
     assert "malformed_json" == found.rejection.code
+
+
+# Corrections ------------------------------------------------------------------------------------
+
+
+def test_a_backfill_is_part_of_the_explanation(world: World) -> None:
+    """The meter came after the event, and a second version after the first had read it."""
+    world.publish(
+        Plan(
+            key="p",
+            currency="USD",
+            charges=(Charge(key="n", meter="n", price=PerUnit(unit=Decimal(1))),),
+        )
+    )
+    world.customer("acme")
+    world.subscribe("acme", "p", SEPTEMBER)
+    world.use("use", at("2026-09-05"), "acme", n=5, m=500)
+    assert Fate.NO_METER is fate(world, 1)
+    meter = Meter(key="n", event_type="use", aggregation=Aggregation.SUM, value="$.n")
+    world.publish(meter)
+    backfill_meter(world.pool, world.organization_id, "n", 1, world.now)
+    assert Fate.NOT_YET_BILLED is fate(world, 1)
+    world.use("use", at("2026-09-20"), "acme", n=7, m=700)
+    world.publish(msgspec.structs.replace(meter, value="$.m"), since=at("2026-09-10"))
+    backfill_meter(world.pool, world.organization_id, "n", 2, world.now)
+    world.bill(OCTOBER)
+    opened = line_of(world, "n")
+    assert Decimal(705) == opened.line.quantity
+    assert [("e1", ["5"]), ("e2", ["700"])] == [
+        (event.id, [one.value for one in event.readings]) for event in opened.events.events
+    ]
+    found = explain_event(world.pool, world.organization_id, "test", "e2")
+    assert found is not None
+    (read,) = found.meters
+    assert [Decimal(700)] == [one.reading.value for one in read.readings]

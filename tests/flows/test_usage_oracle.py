@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from farebox_world import World
@@ -320,7 +321,7 @@ def ordered(
             return inside[-1] if inside else None
         case Aggregation.INCREASE:
             total = Decimal(0)
-            for before, one in zip(chain, chain[1:], strict=False):
+            for before, one in pairwise(chain):
                 time, value = one.used.time, one.used.value
                 if start <= time < end and counts_for(case, one, customer, time):
                     rise = value - before.used.value
@@ -340,7 +341,7 @@ def level_sum(
     edges |= {edge for one in case.mapped for edge in (one.start, one.end)}
     inside = sorted(edge for edge in edges if start <= edge <= end)
     area = Fraction(0)
-    for left, right in zip(inside, inside[1:], strict=False):
+    for left, right in pairwise(inside):
         known = [one for one in chain if one.used.time <= left]
         if not known or not counts_for(case, known[-1], customer, left):
             continue

@@ -4,7 +4,6 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
@@ -22,7 +21,7 @@ from farebox.postgres.explain import EventRow, Place, RawReading, SeriesRow, Win
 from farebox.postgres.session import Pool, transaction
 
 PROBES = 16
-_FIRST_STEP = timedelta(minutes=1)
+_FIRST_STEP, _LAST_STEP = timedelta(minutes=1), timedelta(days=28)
 
 
 class MeterFate(Struct, frozen=True):
@@ -71,6 +70,8 @@ def _meter_fates(
     }
     for one in row.readings:
         of = series[one.series_id]
+        if of.counted_until is not None and row.time >= of.counted_until:
+            continue
         history = terms.meters[of.meter_key]
         reading = _reading(row, one, of, history.versions[of.meter_version], named(of, history))
         place = place_reading(connection, organization_id, terms, reading)
@@ -81,20 +82,17 @@ def _meter_fates(
 
 
 def _knowing(connection: Connection, organization_id: UUID, row: EventRow) -> list[str]:
-    """Return the meters of this type that were there when the event came, at its time."""
-    published = {
-        (one.key, one.version): one.from_sequence
+    """Return the meters of this type that looked at the event: when it came, or since."""
+    backfilled = explain.backfilled_versions(connection, organization_id)
+    versions = [
+        one
         for one in catalog.versions(connection, organization_id, Kind.METER)
-    }
-    versions = catalog.versions(connection, organization_id, Kind.METER)
+        if one.from_sequence < row.sequence or (one.key, one.version) in backfilled
+    ]
     return [
         one.meter.key
-        for one in meter_versions(
-            [version for version in versions if version.from_sequence < row.sequence]
-        )
-        if one.meter.event_type == row.type
-        and one.effective_from <= row.time < one.effective_to
-        and published[one.meter.key, one.version] < row.sequence
+        for one in meter_versions(versions)
+        if one.meter.event_type == row.type and one.effective_from <= row.time < one.effective_to
     ]
 
 
@@ -172,10 +170,5 @@ def _probe(
             return rows[:limit], Place(rows[limit - 1].time, rows[limit - 1].sequence)
         if start <= window.start:
             return rows, None
-        end, step = start, explain.step_after(step)
+        end, step = start, min(step * 4, _LAST_STEP)
     return rows, Place(end, -1)
-
-
-def payload_of(row: EventRow) -> object:
-    """Return the stored data and extensions, numbers as they were written."""
-    return msgspec.Raw(row.payload.encode())

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from itertools import pairwise
 from uuid import UUID
 
@@ -145,8 +144,8 @@ def _events(
         start=line.segment_start, end=line.segment_end, cutoff=row.cutoff_sequence, after=after
     )
     rows, following = walk(connection, organization_id, members, window, limit)
-    by_id = {member.series_id: member for member in members}
-    return EventPage(tuple(_event(one, by_id, history) for one in rows), following)
+    spans = _by_series(members)
+    return EventPage(tuple(_event(one, spans, history) for one in rows), following)
 
 
 def walk(
@@ -159,15 +158,14 @@ def walk(
     """Return the next events of these series, one quarter of an hour after the other."""
     if not members:
         return [], None
-    buckets = explain.buckets_of(connection, organization_id, members, window, BUCKETS_A_PAGE + 1)
-    spans: dict[UUID, list[Member]] = defaultdict(list)
-    for member in members:
-        spans[member.series_id].append(member)
+    buckets, following = explain.buckets_of(
+        connection, organization_id, members, window, BUCKETS_A_PAGE
+    )
+    spans = _by_series(members)
     rows: list[EventRow] = []
-    page = buckets[:BUCKETS_A_PAGE]
     # Where events are dense the first bucket fills the page, so few are looked through at first.
     for first, last in pairwise((0, 3, 9, BUCKETS_A_PAGE)):
-        part = page[first:last]
+        part = buckets[first:last]
         if not part:
             break
         wanted = limit - len(rows) + 1
@@ -179,15 +177,13 @@ def walk(
             buckets=[bucket for bucket, _ in part],
             series=list({one for _, series in part for one in series}),
         )
-        rows += [one for one in found if _counts(one, spans)]
+        rows += [one for one in found if _counting(one, spans)]
         if len(rows) > limit:
             return rows[:limit], Place(rows[limit - 1].time, rows[limit - 1].sequence)
         if len(found) == wanted:
             # Some were another customer's by then; the rest of the bucket is the next page's.
             return rows, Place(found[-1].time, found[-1].sequence)
-    if len(buckets) <= BUCKETS_A_PAGE:
-        return rows, None
-    return rows, _edge(buckets[BUCKETS_A_PAGE][0], window)
+    return rows, None if following is None else _edge(following, window)
 
 
 def _edge(bucket: datetime, window: Window) -> Place:
@@ -197,16 +193,26 @@ def _edge(bucket: datetime, window: Window) -> Place:
     return Place(bucket + BUCKET, -1)
 
 
-def _counts(row: EventRow, spans: Mapping[UUID, Sequence[Member]]) -> bool:
-    """Tell whether one of the readings counts at that instant: a subject may have moved."""
-    return any(
-        member.start <= row.time < member.end
+def _by_series(members: Sequence[Member]) -> Mapping[UUID, Sequence[Member]]:
+    spans: dict[UUID, list[Member]] = defaultdict(list)
+    for member in members:
+        spans[member.series_id].append(member)
+    return spans
+
+
+def _counting(row: EventRow, spans: Mapping[UUID, Sequence[Member]]) -> list[tuple[str, Member]]:
+    """Return the readings that count at that instant: a subject may have moved since."""
+    return [
+        (reading.value, member)
         for reading in row.readings
         for member in spans.get(reading.series_id, ())
-    )
+        if member.start <= row.time < member.end
+    ]
 
 
-def _event(row: EventRow, members: Mapping[UUID, Member], history: MeterHistory) -> LineEvent:
+def _event(
+    row: EventRow, spans: Mapping[UUID, Sequence[Member]], history: MeterHistory
+) -> LineEvent:
     return LineEvent(
         sequence=row.sequence,
         source=row.source,
@@ -217,9 +223,7 @@ def _event(row: EventRow, members: Mapping[UUID, Member], history: MeterHistory)
         subject=row.subject,
         voided=row.voided,
         readings=tuple(
-            LineReading(plain(one.value), named(members[one.series_id], history))
-            for one in row.readings
-            if one.series_id in members
+            LineReading(value, named(member, history)) for value, member in _counting(row, spans)
         ),
     )
 
@@ -228,8 +232,3 @@ def named(series: Member | explain.SeriesRow, history: MeterHistory) -> dict[str
     """Return the dimension values of a series by name."""
     names = meter_dimensions(history.versions[series.meter_version])
     return dict(zip(names, series.dimensions, strict=True))
-
-
-def plain(value: str | Decimal) -> str:
-    """Return a number or text as it goes over the wire."""
-    return value if isinstance(value, str) else format(value, "f")

@@ -7,7 +7,7 @@ the index on sequence, which would lead through everything.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -18,6 +18,8 @@ from farebox.metering.window import BUCKET, bucket_of
 from farebox.period.instant import BEGINNING, END
 
 Order = Literal["asc", "desc"]
+
+SERIES_AT_ONCE = 1_000
 
 _ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
 _BUCKET = f"date_bin('15 minutes', {{}}, {_ORIGIN})"
@@ -68,26 +70,25 @@ class Place(Struct, frozen=True):
 
 
 _MEMBERS = """
-with mapped as (
+select * from (
   select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions,
-         greatest(m.valid_from, %(start)s) as starts, least(m.valid_to, %(end)s) as ends
-  from subject m
-  join series s on s.organization_id = %(org)s and s.subject = m.subject and s.customer_key = ''
-    and (%(meter)s::text is null or s.meter_key = %(meter)s)
-  where m.organization_id = %(org)s and m.customer_key = %(customer)s
-    and m.valid_from < %(end)s and m.valid_to > %(start)s
-  union all
-  select s.series_id, s.meter_key, s.meter_version, s.subject, s.dimensions, %(start)s, %(end)s
-  from series s
-  where s.organization_id = %(org)s and s.customer_key = %(customer)s
-    and (%(meter)s::text is null or s.meter_key = %(meter)s)
-)
-select m.series_id, m.meter_key, m.meter_version, m.subject, m.dimensions, m.starts,
-       least(m.ends, u.counted_until)
-from mapped m
-left join superseded u on u.organization_id = %(org)s and u.meter_key = m.meter_key
-  and u.meter_version = m.meter_version
-where m.starts < least(m.ends, u.counted_until)"""
+         greatest(s.starts, %(start)s) as starts,
+         least(s.ends, %(end)s, (select u.counted_until from superseded u
+           where u.organization_id = %(org)s and u.meter_key = s.meter_key
+             and u.meter_version = s.meter_version)) as ends
+  from (
+    select s.*, m.valid_from as starts, m.valid_to as ends
+    from subject m
+    join series s on s.organization_id = %(org)s and s.subject = m.subject and s.customer_key = ''
+    where m.organization_id = %(org)s and m.customer_key = %(customer)s
+      and m.valid_from < %(end)s and m.valid_to > %(start)s
+    union all
+    select s.*, %(start)s, %(end)s from series s
+    where s.organization_id = %(org)s and s.customer_key = %(customer)s
+  ) s
+  where %(meter)s::text is null or s.meter_key = %(meter)s
+) member
+where starts < ends"""
 
 
 def members(
@@ -256,10 +257,13 @@ def buckets_of(
     found: Sequence[Member],
     window: Window,
     limit: int,
-) -> list[tuple[datetime, list[UUID]]]:
-    """Return the next quarters of an hour in which these series were read, with those series."""
+) -> tuple[list[tuple[datetime, list[UUID]]], datetime | None]:
+    """Return the next quarters of an hour in which these series were read, with those series.
+
+    The second is the one that follows, None where there is none.
+    """
     spans = [_span(member, window) for member in found]
-    rows_max = limit * max(1, min(len(found), 1_000))
+    rows_max = (limit + 1) * min(len(found), SERIES_AT_ONCE) + 1
     rows = connection.execute(
         _BUCKETS[window.order],
         {
@@ -267,7 +271,7 @@ def buckets_of(
             "series": [member.series_id for member in found],
             "los": [lo for lo, _ in spans],
             "his": [hi for _, hi in spans],
-            "limit": limit,
+            "limit": limit + 1,
             "rows": rows_max,
         },
     ).fetchall()
@@ -275,10 +279,12 @@ def buckets_of(
     for bucket, series_id in rows:
         buckets[bucket].append(series_id)
     whole = list(buckets.items())
-    if len(rows) == rows_max:
-        # The last bucket may be cut; the only one is looked through for every series.
-        whole = whole[:-1] or [(whole[0][0], [member.series_id for member in found])]
-    return whole[:limit]
+    if len(rows) == rows_max and len(whole) == 1:
+        # More series than were asked for in one bucket: it is looked through for all of them.
+        step = BUCKET if window.order == "asc" else -BUCKET
+        return [(whole[0][0], [member.series_id for member in found])], whole[0][0] + step
+    last = min(limit, len(whole) - 1) if len(rows) == rows_max else limit
+    return whole[:last], whole[last][0] if len(whole) > last else None
 
 
 def _span(member: Member, window: Window) -> tuple[datetime, datetime]:
@@ -315,7 +321,10 @@ def digest_of(connection: Connection, organization_id: UUID, key: bytes) -> byte
 
 
 class SeriesRow(Struct, frozen=True):
-    """What the readings of a series have in common."""
+    """What the readings of a series have in common.
+
+    counted_until: from then on a newer version of the meter, backfilled, counts in its place.
+    """
 
     series_id: UUID
     meter_key: str
@@ -323,19 +332,34 @@ class SeriesRow(Struct, frozen=True):
     subject: str
     customer_key: str
     dimensions: tuple[str, ...]
+    counted_until: datetime | None
 
 
 def series_rows(
     connection: Connection, organization_id: UUID, series: Sequence[UUID]
 ) -> dict[UUID, SeriesRow]:
     rows = connection.execute(
-        "select series_id, meter_key, meter_version, subject, customer_key, dimensions from series"
-        " where organization_id = %s and series_id = any(%s)",
-        (organization_id, list(series)),
+        "select s.series_id, s.meter_key, s.meter_version, s.subject, s.customer_key,"
+        "  s.dimensions, u.counted_until from series s"
+        " left join superseded u on u.organization_id = %(org)s and u.meter_key = s.meter_key"
+        "  and u.meter_version = s.meter_version"
+        " where s.organization_id = %(org)s and s.series_id = any(%(series)s)",
+        {"org": organization_id, "series": list(series)},
     ).fetchall()
     return {
-        row[0]: SeriesRow(row[0], row[1], row[2], row[3], row[4], tuple(row[5])) for row in rows
+        row[0]: SeriesRow(row[0], row[1], row[2], row[3], row[4], tuple(row[5]), row[6])
+        for row in rows
     }
+
+
+def backfilled_versions(connection: Connection, organization_id: UUID) -> set[tuple[str, int]]:
+    """Return the meter versions that have read the events that came before them."""
+    rows = connection.execute(
+        "select meter_key, meter_version from backfill"
+        " where organization_id = %s and status = 'switched'",
+        (organization_id,),
+    ).fetchall()
+    return {(row[0], row[1]) for row in rows}
 
 
 def customer_at(
@@ -366,8 +390,3 @@ def _event(row: Sequence[Any]) -> EventRow:
         voided=row[8],
         readings=tuple(RawReading(series_id, value) for series_id, value in taken.items()),
     )
-
-
-def step_after(step: timedelta) -> timedelta:
-    """Return a longer stretch to look through, after one that was nearly empty."""
-    return min(step * 4, timedelta(days=28))
