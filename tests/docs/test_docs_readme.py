@@ -95,8 +95,9 @@ def run(
     script = script.replace("KEY=fbx_...", f"KEY={key}")
     script = script.replace("FAREBOX=http://127.0.0.1:8377", f"FAREBOX={base}")
     script = script.replace("curl -sS", "curl -sS --fail-with-body")
-    script = script.replace(".venv/bin/farebox", str(farebox))
+    # Before the program's own path comes in: the checkout may lie there too.
     script = script.replace("/tmp/", f"{directory}/")
+    script = script.replace(".venv/bin/farebox", str(farebox))
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=directory,
