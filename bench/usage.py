@@ -66,6 +66,7 @@ def measure_event_to_usage(
     begin = time.perf_counter() + 0.5
     lateness: list[float] = []
     arrivals: list[float] = []
+    acknowledged: list[float] = []
     senders = [
         threading.Thread(
             target=_send_on_schedule,
@@ -73,7 +74,7 @@ def measure_event_to_usage(
         )
         for at in range(BATCH_CONNECTIONS)
     ]
-    prober = threading.Thread(target=_probe, args=(target, begin, seconds, arrivals))
+    prober = threading.Thread(target=_probe, args=(target, begin, seconds, arrivals, acknowledged))
     for thread in (*senders, prober):
         thread.start()
     for thread in (*senders, prober):
@@ -83,6 +84,7 @@ def measure_event_to_usage(
         "p99_ms": 1000 * percentile(arrivals, 99),
         "max_ms": 1000 * max(arrivals),
         "probes": len(arrivals),
+        "probe_acknowledged_p99_ms": 1000 * percentile(acknowledged, 99),
         "offered_events_per_second": batches * BATCH / seconds,
         "batch_acknowledged_p99_ms": 1000 * percentile(lateness, 99),
         "seconds": seconds,
@@ -107,7 +109,13 @@ def _send_on_schedule(
     connection.close()
 
 
-def _probe(target: Target, begin: float, seconds: float, arrivals: list[float]) -> None:
+def _probe(
+    target: Target,
+    begin: float,
+    seconds: float,
+    arrivals: list[float],
+    acknowledged: list[float],
+) -> None:
     connection = Connection(target)
     # A month of a customer whom the load does not touch.
     customer, now = customer_key(CUSTOMERS), datetime.now(UTC)
@@ -126,6 +134,7 @@ def _probe(target: Target, begin: float, seconds: float, arrivals: list[float]) 
         request = post_request(target, EVENTS, SINGLE_TYPE, event.encode())
         status, body = connection.exchange(request)
         assert status == 200, body
+        acknowledged.append(time.perf_counter() - due)
         number += 1
         while read_quantity(connection, read) < number:
             time.sleep(POLL_SECONDS)

@@ -4,7 +4,8 @@ import importlib.util
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,20 +29,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("fault_seed", seeds)
 
 
-@pytest.fixture
-def new_service() -> Iterator[Callable[[], Service]]:
-    """Return a function that opens a data directory of its own; the server is not started."""
-    made: list[tuple[Service, Path]] = []
-
-    def make() -> Service:
-        directory = Path(tempfile.mkdtemp(prefix="farebox-"))
-        # The server's account may pass through, nobody may list it.
-        directory.chmod(0o711)
-        service = Service(directory)
-        made.append((service, directory))
-        return service
-
-    yield make
-    for service, directory in made:
+@contextmanager
+def opened_service() -> Iterator[Service]:
+    """Open a data directory that vanishes afterwards; its server is not started."""
+    directory = Path(tempfile.mkdtemp(prefix="farebox-"))
+    # The server's account may pass through, nobody may list it.
+    directory.chmod(0o711)
+    service = Service(directory)
+    try:
+        yield service
+    finally:
         service.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    """Return a service of the test's own, not started."""
+    with opened_service() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def running_service() -> Iterator[Service]:
+    """Return a running service that the tests of a module share; each has its organization."""
+    with opened_service() as service:
+        service.start()
+        yield service

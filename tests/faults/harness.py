@@ -74,7 +74,7 @@ class Service:
         now = datetime.now(UTC)
         with open_pool(self.runtime_url, size=2) as pool:
             organization_id, key = create_organization(
-                pool, "faults", "Faults", now, new_id, os.urandom
+                pool, f"faults-{new_id()}", "Faults", now, new_id, os.urandom
             )
             meter = Meter(
                 key="units", event_type=EVENT_TYPE, aggregation=Aggregation.SUM, value="$.units"
@@ -100,7 +100,13 @@ class Service:
 
     def owner(self) -> psycopg.Connection:
         """Return a connection that row-level security does not bind."""
-        return psycopg.connect(self.owner_url, autocommit=True)
+        deadline = time.monotonic() + RECOVERY_SECONDS
+        while True:
+            try:
+                return psycopg.connect(self.owner_url, autocommit=True)
+            except psycopg.OperationalError:  # it is recovering
+                assert time.monotonic() < deadline, "the database does not come back"
+                time.sleep(0.02)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "farebox.cli.main", "serve"]
@@ -142,13 +148,21 @@ class Service:
                 self._process.wait()
                 self.start()
             case Victim.BACKEND:
-                postmaster = self.database.pid
-                assert postmaster is not None
-                _kill(rng.choice(_backends(postmaster)))
+                self._kill_backend(rng)
             case Victim.POSTGRESQL:
                 self.kill_database()
                 self.database.ensure_running()
         self.wait_ready()
+
+    def _kill_backend(self, rng: random.Random) -> None:
+        """Kill one backend; PostgreSQL then ends all of them, and recovers."""
+        postmaster = self.database.pid
+        assert postmaster is not None
+        with suppress(psycopg.OperationalError), self.owner() as witness:
+            _kill(rng.choice(_backends(postmaster)))
+            while True:
+                witness.execute("select 1")
+                time.sleep(0.002)
 
     def kill_database(self) -> None:
         postmaster = self.database.pid

@@ -9,7 +9,6 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,7 +24,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("faults")]
 CUSTOMERS = 600  # more than a page of a billing run, so that a kill falls between two
 KILLS = 20
 CLIENTS = 2
-MOMENTS = ("ingest", "fold", "bill")
+MOMENTS = ("ingest", "fold", "bill", "invoice")
+BILLING = ("bill", "invoice")
 WAIT_SECONDS = 60
 
 
@@ -38,7 +38,12 @@ _AT_WORK = {
     "bill": "select exists (select from billing_run where organization_id = %s"
     " and status = 'running' and billing_run_id = (select max(r.billing_run_id::text)::uuid"
     "  from billing_run r))",
+    "invoice": "select not exists (select from number_sequence where organization_id = %s"
+    " for update skip locked)",
 }
+
+
+_LASTS_SECONDS = {"ingest": 0.02, "fold": 0.02, "bill": 0.6, "invoice": 0.1}
 
 
 class Town:
@@ -47,7 +52,7 @@ class Town:
     def __init__(self, service: Service, seed: int) -> None:
         self.service = service
         self.rng = random.Random(seed)
-        self.month = _months_before(datetime.now(UTC), 9)
+        self.month = _months_before(datetime.now(UTC), 12)
         self.organization_id, self.key = service.prepare(CUSTOMERS, self.month)
         self.record = Record(service.port, self.key, CUSTOMERS, seed)
         self.billed: list[datetime] = []
@@ -60,14 +65,14 @@ class Town:
         following = _next_month(self.month)
         clients = [
             # While a month is billed its events are over; those of the next one come.
-            Client(self.record, f"r{number}c{at}", following if moment == "bill" else self.month)
+            Client(self.record, f"r{number}c{at}", following if moment in BILLING else self.month)
             for at in range(CLIENTS)
         ]
         for client in clients:
             client.start()
         time.sleep(self.rng.uniform(0, 0.4))
         run: threading.Thread | None = None
-        if moment == "bill":
+        if moment in BILLING:
             run = threading.Thread(target=self._try_to_bill, args=(following,))
             run.start()
         self._await_moment(moment, run)
@@ -76,13 +81,13 @@ class Town:
             run.join()
         for client in clients:
             client.stop()
-        if moment == "bill":
+        if moment in BILLING:
             assert 201 == self._bill(following), "the run after a killed one completes it"
             self.billed.append(self.month)
             self.month = following
 
     def _await_moment(self, moment: str, run: threading.Thread | None) -> None:
-        """Return somewhere in the middle of an ingest, of a fold, or of a billing run."""
+        """Return in the middle of an ingest, of a fold, of a billing run, of writing invoices."""
         deadline = time.monotonic() + 5
         with self.service.owner() as owner:
             while time.monotonic() < deadline and (run is None or run.is_alive()):
@@ -90,8 +95,7 @@ class Town:
                     self.caught[moment] += 1
                     break
                 time.sleep(0.002)
-        # A fold is over soon, a run has several parts.
-        time.sleep(self.rng.uniform(0, 0.6 if moment == "bill" else 0.02))
+        time.sleep(self.rng.uniform(0, _LASTS_SECONDS[moment]))
 
     def _try_to_bill(self, as_of: datetime) -> None:
         with suppress(OSError, http.client.HTTPException):
@@ -114,10 +118,8 @@ class Town:
                 time.sleep(0.05)
 
 
-def test_nothing_promised_is_lost_or_counted_twice(
-    new_service: Callable[[], Service], fault_seed: int
-) -> None:
-    town = Town(new_service(), fault_seed)
+def test_nothing_promised_is_lost_or_counted_twice(service: Service, fault_seed: int) -> None:
+    town = Town(service, fault_seed)
     moments = cycle(MOMENTS)
     for number in range(KILLS):
         town.kill_during(next(moments), number)

@@ -3,9 +3,9 @@
 import http.client
 import json
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from farebox_faults import EVENT_TYPE, Service, exchange
@@ -24,9 +24,10 @@ def event(identifier: str) -> dict[str, object]:
     }
 
 
-def stored(service: Service) -> list[str]:
+def stored(service: Service, organization_id: UUID) -> list[str]:
+    query = "select id from event where organization_id = %s order by sequence"
     with service.owner() as owner:
-        return [row[0] for row in owner.execute("select id from event order by sequence")]
+        return [row[0] for row in owner.execute(query, (organization_id,))]
 
 
 def send(service: Service, key: str, *identifiers: str) -> tuple[int, bytes]:
@@ -49,25 +50,23 @@ def cut_request(port: int, key: str, body: bytes, sent: int) -> None:
                 continue
 
 
-def test_request_cut_anywhere_stores_nothing(new_service: Callable[[], Service]) -> None:
-    service = new_service()
-    _, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
-    service.start()
+def test_request_cut_anywhere_stores_nothing(running_service: Service) -> None:
+    service = running_service
+    organization_id, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
     body = json.dumps([event("cut-1"), event("cut-2")]).encode()
     first_event_ends = body.index(b"}}") + 2
     for sent in (0, 1, len(body) // 3, first_event_ends, len(body) - 1):
         cut_request(service.port, key, body, sent)
 
     assert 200 == send(service, key, "whole")[0]
-    assert ["whole"] == stored(service)
+    assert ["whole"] == stored(service, organization_id)
 
 
 def test_database_gone_is_503_and_comes_back_without_restart(
-    new_service: Callable[[], Service],
+    running_service: Service,
 ) -> None:
-    service = new_service()
-    _, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
-    service.start()
+    service = running_service
+    organization_id, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
     assert 200 == send(service, key, "before")[0]
     service.kill_database()
 
@@ -81,15 +80,14 @@ def test_database_gone_is_503_and_comes_back_without_restart(
     status, text = send(service, key, "before", "during")
     outcomes = [one["outcome"] for one in json.loads(text)["events"]]
     assert (200, ["duplicate", "accepted"]) == (status, outcomes)
-    assert ["before", "during"] == stored(service)
+    assert ["before", "during"] == stored(service, organization_id)
 
 
 def test_client_that_hangs_up_before_the_answer_is_counted_once(
-    new_service: Callable[[], Service],
+    running_service: Service,
 ) -> None:
-    service = new_service()
-    _, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
-    service.start()
+    service = running_service
+    organization_id, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
     for _ in range(3):
         connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=20)
         headers = {
@@ -102,4 +100,4 @@ def test_client_that_hangs_up_before_the_answer_is_counted_once(
     status, text = send(service, key, "impatient", "patient")
     assert 200 == status
     assert {"accepted", "duplicate"} >= {one["outcome"] for one in json.loads(text)["events"]}
-    assert ["impatient", "patient"] == sorted(stored(service))
+    assert ["impatient", "patient"] == sorted(stored(service, organization_id))

@@ -210,3 +210,17 @@ def test_a_conversion_rounds_the_whole_once(world: World) -> None:
         world.use("io", START, "acme", bytes=500)
     (row,) = ask(world, meter="gb").rows
     assert Decimal(2) == row.quantity  # 1.5 rounded half up, not three times 0.5 rounded to 1
+
+
+@pytest.mark.parametrize("size", [WindowSize.MINUTE, WindowSize.FIVE_MINUTES])
+def test_windows_inside_a_bucket_are_told_apart_after_folding(
+    shop: World, size: WindowSize
+) -> None:
+    times = [START + timedelta(minutes=minute) for minute in (0, 5, 10, 20)]
+    for n, time in enumerate(times, 1):
+        use(shop, time, "acme", n)
+    shop.fold()
+    rows = ask(shop, window=size, end=START + timedelta(minutes=30)).rows
+    assert [(time, Decimal(n)) for n, time in enumerate(times, 1)] == [
+        (row.start, row.quantity) for row in rows
+    ]
