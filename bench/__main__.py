@@ -23,7 +23,7 @@ from bench.invoices import measure_invoices
 from bench.memory import measure_memory
 from bench.preload import DAYS, History, preload, preload_flat
 from bench.report import print_table
-from bench.usage import measure_event_to_usage, measure_query
+from bench.usage import PROBERS, measure_event_to_usage, measure_query
 
 app = App(name="bench", help="Measure Farebox's hot paths, as ratios in one run.")
 
@@ -70,7 +70,7 @@ def run(
     started = time.perf_counter()
     load_before = os.getloadavg()[0]
     with installation(data.absolute()) as one:
-        large = one.make_organization("large", CUSTOMERS + 1)
+        large = one.make_organization("large", CUSTOMERS + PROBERS)
         small = one.make_organization("small", CUSTOMERS)
         ends = midnight(datetime.now(UTC))
         if parts - {Part.INVOICES, Part.MEMORY}:

@@ -20,8 +20,9 @@ from bench.installation import Installation, Organization
 from bench.senders import BATCH_TYPE, percentile
 from bench.senders import EVENT_TYPE as SINGLE_TYPE
 
+PROBERS = 3
 PROBE_SECONDS = 0.2
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.01
 LATE_EVENTS = 20 * BATCH
 
 
@@ -74,10 +75,13 @@ def measure_event_to_usage(
         )
         for at in range(BATCH_CONNECTIONS)
     ]
-    prober = threading.Thread(target=_probe, args=(target, begin, seconds, arrivals, acknowledged))
-    for thread in (*senders, prober):
+    probers = [
+        threading.Thread(target=_probe, args=(target, at, begin, seconds, arrivals, acknowledged))
+        for at in range(PROBERS)
+    ]
+    for thread in (*senders, *probers):
         thread.start()
-    for thread in (*senders, prober):
+    for thread in (*senders, *probers):
         thread.join()
     return {
         "p50_ms": 1000 * percentile(arrivals, 50),
@@ -111,6 +115,7 @@ def _send_on_schedule(
 
 def _probe(
     target: Target,
+    at: int,
     begin: float,
     seconds: float,
     arrivals: list[float],
@@ -118,16 +123,16 @@ def _probe(
 ) -> None:
     connection = Connection(target)
     # A month of a customer whom the load does not touch.
-    customer, now = customer_key(CUSTOMERS), datetime.now(UTC)
+    customer, now = customer_key(CUSTOMERS + at), datetime.now(UTC)
     read = usage_request(
         target, "requests", customer, now - timedelta(days=30), now + timedelta(days=1)
     )
     number = 0
-    due = begin
+    due = begin + at * PROBE_SECONDS / PROBERS
     while due < begin + seconds:
         time.sleep(max(0.0, due - time.perf_counter()))
         event = (
-            f'{{"specversion":"1.0","id":"probe-{number}","source":"bench/probe",'
+            f'{{"specversion":"1.0","id":"probe-{at}-{number}","source":"bench/probe",'
             f'"type":"{EVENT_TYPE}","subject":"{customer}","data":{{"model":"tiny","region":"eu",'
             '"tokens":1,"status":"ok"}}'
         )
