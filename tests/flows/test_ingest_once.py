@@ -1,4 +1,4 @@
-"""An event counts once: sent again, sent from two sides at once, sent into a broken transaction."""
+"""An event counts once: sent again, read by an older catalog, sent from many sides at once."""
 
 import random
 import threading
@@ -8,18 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
-from farebox_world import ANY_TIME, World, at
+from farebox_world import World, at
 
 from farebox.catalog.meter import Aggregation, Meter
-from farebox.events.admit import Admitted, admit
 from farebox.events.answer import Outcome
 from farebox.events.event import Event
-from farebox.flows.ingest import StaleCatalog, ingest
-from farebox.flows.load_book import load_book
-from farebox.postgres import stream
-from farebox.postgres.event_row import Prepared, prepare
+from farebox.flows.ingest import StaleCatalog
 from farebox.postgres.session import Pool, open_pool, transaction
 
 NOON = at("2026-09-05 12:00")
@@ -31,19 +26,6 @@ CALLS = Meter(
     dimensions={"model": "$.model"},
 )
 ACCEPTED, DUPLICATE, CONFLICT = Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.CONFLICT
-
-
-def prepared(world: World, *events: Event) -> tuple[list[Prepared], int]:
-    """Return events as the catalog now reads them, and its revision."""
-    book = load_book(world.pool, world.organization_id)
-    result = []
-    for index, event in enumerate(events):
-        admitted = admit(index, event, world.organization_id.bytes, world.now, ANY_TIME)
-        assert isinstance(admitted, Admitted)
-        one = prepare(book, admitted)
-        assert isinstance(one, Prepared), one
-        result.append(one)
-    return result, book.revision
 
 
 def call(identifier: object, units: int = 1, model: str = "m", kind: str = "call") -> Event:
@@ -67,15 +49,7 @@ def sequences(world: World) -> list[int]:
 
 
 def take(world: World, *events: Event, known: set[str] | None = None) -> list[Outcome]:
-    batch, revision = prepared(world, *events)
-    return ingest(
-        world.pool,
-        world.organization_id,
-        batch,
-        revision,
-        world.now,
-        set() if known is None else known,
-    )
+    return world.ingest(*world.prepare(*events), known=known).outcomes
 
 
 def test_every_event_of_a_batch_gets_its_own_answer(world: World) -> None:
@@ -96,9 +70,12 @@ def test_every_event_of_a_batch_gets_its_own_answer(world: World) -> None:
 def test_a_batch_of_duplicates_appends_nothing(world: World) -> None:
     world.publish(CALLS)
     take(world, call(1))
+    before = rows(world, "select last_sequence, ctid from stream_head")
     assert [DUPLICATE, DUPLICATE] == take(world, call(1), call(1))
     assert [1] == sequences(world)
-    assert [(1,)] == rows(world, "select last_sequence from stream_head")
+    # Not even the head is written anew: whoever sends again for ever leaves no dead rows.
+    assert before == rows(world, "select last_sequence, ctid from stream_head")
+    assert 1 == before[0][0]
 
 
 def test_two_organizations_may_have_the_same_event(new_world: Callable[[], World]) -> None:
@@ -111,13 +88,18 @@ def test_two_organizations_may_have_the_same_event(new_world: Callable[[], World
 
 def test_a_newer_catalog_reads_events_again(world: World) -> None:
     world.publish(CALLS)
-    batch, revision = prepared(world, call(1))
+    batch, revision = world.prepare(call(1), call(2, kind="unread"))
     world.publish(
         Meter(key="other", event_type="call", aggregation=Aggregation.COUNT), since=world.now
     )
-    with pytest.raises(StaleCatalog):
-        ingest(world.pool, world.organization_id, batch, revision, world.now, set())
-    assert [] == sequences(world)
+    for wrong in (revision, revision + 2):
+        for may_know in (True, False):
+            with pytest.raises(StaleCatalog):
+                world.ingest(batch, wrong, may_know=may_know)
+    for table in ("event", "event_key", "series", "unread_type"):
+        assert [] == rows(world, f"select from {table}"), table
+    assert [(0,)] == rows(world, "select last_sequence from stream_head")
+    assert [ACCEPTED] == world.ingest(batch[:1], revision + 1).outcomes
 
 
 def test_series_of_a_refused_event_are_not_kept(world: World) -> None:
@@ -126,72 +108,6 @@ def test_series_of_a_refused_event_are_not_kept(world: World) -> None:
     take(world, call(1, model="a"))
     assert [CONFLICT, ACCEPTED] == take(world, call(1, model="b"), call(2, model="c"))
     assert [(["a"],), (["c"],)] == rows(world, "select dimensions from series order by dimensions")
-
-
-def test_series_are_known_when_they_are_committed_and_not_before(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.publish(CALLS)
-    known: set[str] = set()
-
-    def crash(*arguments: object) -> None:
-        raise psycopg.OperationalError("killed before the commit")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stream, "append", crash)
-        with pytest.raises(psycopg.OperationalError):
-            take(world, call(1), known=known)
-    assert set() == known
-    assert [] == rows(world, "select from series")
-    assert [ACCEPTED] == take(world, call(1), known=known)
-    assert 1 == len(known)
-    assert [ACCEPTED] == take(world, call(2), known=known)
-    assert [(1,)] == rows(world, "select count(*) from series")
-
-
-@pytest.mark.parametrize("broken", ["lock_head", "find_staged", "add_series", "append"])
-def test_an_error_leaves_nothing_behind_in_the_connection(
-    world: World, runtime_url: str, monkeypatch: pytest.MonkeyPatch, broken: str
-) -> None:
-    """The next batch on the same connection must not find rows of the one that failed."""
-    world.publish(CALLS)
-    pool = open_pool(runtime_url, size=1)
-    batch, revision = prepared(world, call(1), call(2))
-
-    def crash(*arguments: object) -> None:
-        raise psycopg.DataError("broken")
-
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(stream, broken, crash)
-            with pytest.raises(psycopg.DataError):
-                ingest(pool, world.organization_id, batch, revision, world.now, set())
-        later, _ = prepared(world, call(3))
-        assert [ACCEPTED] == ingest(pool, world.organization_id, later, revision, world.now, set())
-        assert [("3",)] == rows(world, "select id from event")
-        assert [(1,)] == rows(world, "select count(*) from event_key")
-    finally:
-        pool.close()
-
-
-def test_a_connection_lost_before_the_commit_stores_nothing(
-    world: World, superuser_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world.publish(CALLS)
-    append = stream.append
-
-    def append_then_die(connection: Any, *arguments: Any) -> None:
-        append(connection, *arguments)
-        with psycopg.connect(superuser_url, autocommit=True) as killer:
-            killer.execute("select pg_terminate_backend(%s)", (connection.info.backend_pid,))
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stream, "append", append_then_die)
-        with pytest.raises(psycopg.OperationalError):
-            take(world, call(1))
-    assert [] == sequences(world)
-    assert [ACCEPTED] == take(world, call(1))
-    assert [1] == sequences(world)
 
 
 def test_types_that_no_meter_reads_are_counted(world: World) -> None:
@@ -227,7 +143,10 @@ def test_an_event_that_no_version_reads_is_known_all_the_same(world: World) -> N
 
 
 def test_every_event_counts_once_from_many_senders(world: World, runtime_url: str) -> None:
-    """Two processes' pools, eight senders, every event three times, some in conflict."""
+    """Two processes' pools, eight senders, every event three times, some in conflict.
+
+    Half of the senders expect events that are there already, and half do not.
+    """
     world.publish(CALLS)
     everything = [call(n, units=n, model=f"m{n % 7}") for n in range(300)]
     conflicts = [call(n, units=n + 1) for n in range(0, 300, 50)]
@@ -235,22 +154,19 @@ def test_every_event_counts_once_from_many_senders(world: World, runtime_url: st
     random.Random(7).shuffle(sent)
     pools: list[Pool] = [world.pool, open_pool(runtime_url, size=4)]
     known: list[set[str]] = [set(), set()]
-    batches = [prepared(world, *sent[at_ : at_ + 13]) for at_ in range(0, len(sent), 13)]
+    batches = [world.prepare(*sent[at_ : at_ + 13]) for at_ in range(0, len(sent), 13)]
     barrier = threading.Barrier(8)
 
     def send(sender: int) -> list[tuple[str, Outcome]]:
         told = []
         barrier.wait()
         for batch, revision in batches[sender::8]:
-            outcomes = ingest(
-                pools[sender % 2],
-                world.organization_id,
-                batch,
-                revision,
-                world.now,
-                known[sender % 2],
+            side, may_know = sender % 2, sender % 4 < 2
+            ingested = world.ingest(
+                batch, revision, known=known[side], may_know=may_know, pool=pools[side]
             )
-            told += [(one.key, outcome) for one, outcome in zip(batch, outcomes, strict=True)]
+            answers = zip(batch, ingested.outcomes, strict=True)
+            told += [(one.key, outcome) for one, outcome in answers]
         return told
 
     with ThreadPoolExecutor(8) as senders:
@@ -273,13 +189,13 @@ def test_every_event_counts_once_from_many_senders(world: World, runtime_url: st
 def test_sequences_follow_the_order_of_commits(world: World, runtime_url: str) -> None:
     """Whoever has seen a sequence has seen every one before it: nothing commits behind a reader."""
     world.publish(CALLS)
-    batches = [prepared(world, *[call(f"{b}/{n}") for n in range(5)]) for b in range(60)]
+    batches = [world.prepare(*[call(f"{b}/{n}") for n in range(5)]) for b in range(60)]
     other = open_pool(runtime_url, size=5)
     done = threading.Event()
 
     def send(sender: int) -> None:
         for batch, revision in batches[sender::4]:
-            ingest(other, world.organization_id, batch, revision, world.now, set())
+            world.ingest(batch, revision, may_know=bool(sender % 2), pool=other)
 
     def watch() -> int:
         looks = 0

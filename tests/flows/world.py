@@ -9,12 +9,12 @@ from uuid import UUID
 
 from farebox.access.id import uuidv7
 from farebox.catalog.customer import Customer, Subscription
-from farebox.events.admit import TimePolicy, admit
+from farebox.events.admit import Admitted, TimePolicy, admit
 from farebox.events.decode import decode
 from farebox.events.event import Event
 from farebox.flows.bill import BillingResult, bill
 from farebox.flows.fold_rollups import fold_rollups
-from farebox.flows.ingest import ingest
+from farebox.flows.ingest import Ingested, ingest_in
 from farebox.flows.load_book import load_book
 from farebox.flows.publish import Definition, Published, publish
 from farebox.period.instant import BEGINNING, END
@@ -117,16 +117,45 @@ class World:
         body = json.dumps(events).encode()
         decoded = decode("application/cloudevents-batch+json", [], body)
         assert isinstance(decoded, list), decoded
+        events, revision = self.prepare(*decoded)  # type: ignore[arg-type]
+        return [outcome.value for outcome in self.ingest(events, revision).outcomes]
+
+    def prepare(self, *events: Event) -> tuple[list[Prepared], int]:
+        """Return events as the catalog now reads them, and its revision."""
         book = load_book(self.pool, self.organization_id)
         prepared: list[Prepared] = []
-        for index, event in enumerate(decoded):
+        for index, event in enumerate(events):
             assert isinstance(event, Event), event
             admitted = admit(index, event, self.organization_id.bytes, self.now, ANY_TIME)
-            one = prepare(book, admitted)  # type: ignore[arg-type]
+            assert isinstance(admitted, Admitted), admitted
+            one = prepare(book, admitted)
             assert isinstance(one, Prepared), one
             prepared.append(one)
-        outcomes = ingest(self.pool, self.organization_id, prepared, book.revision, self.now, set())
-        return [outcome.value for outcome in outcomes]
+        return prepared, book.revision
+
+    def ingest(
+        self,
+        events: Sequence[Prepared],
+        revision: int,
+        *,
+        known: set[str] | None = None,
+        may_know: bool = True,
+        pool: Pool | None = None,
+    ) -> Ingested:
+        """Append events in a transaction; `known` grows by the series that it commits."""
+        known = set() if known is None else known
+        with transaction(pool or self.pool, self.organization_id) as connection:
+            ingested = ingest_in(
+                connection,
+                self.organization_id,
+                events,
+                revision,
+                self.now,
+                known,
+                may_know=may_know,
+            )
+        known.update(ingested.series)
+        return ingested
 
     def use(self, kind: str, time: datetime, subject: str | None, /, **data: Any) -> None:
         """Send one event that must be new."""

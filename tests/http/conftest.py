@@ -40,17 +40,16 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
-def farebox(pool: Pool, clock: Clock) -> Iterator[State]:
-    """Return the state of a server over the test database."""
-    intake = Intake(pool, clock)
-    yield State(pool, intake, clock, new_id, os.urandom)
-    intake.close()
+def farebox(pool: Pool, runtime_url: str, clock: Clock) -> State:
+    """Return the state of a server over the test database; `anonymous` opens its intake."""
+    return State(pool, Intake(pool, runtime_url, clock), clock, new_id, os.urandom)
 
 
 @pytest.fixture(scope="session")
 def anonymous(farebox: State) -> Iterator[TestClient[Any]]:
     """Return a client without a key; the server is shared by the whole session."""
-    with TestClient(create_app(farebox), raise_server_exceptions=False) as client:
+    app = create_app(farebox, lifespan=[lambda _: farebox.intake.opened()])
+    with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -137,6 +137,9 @@ def test_requests_that_are_refused_whole(
         ({"data": {"text": "x" * 70_000}}, "event_too_large"),
         ({"time": "3026-01-01T00:00:00Z"}, "time_in_future"),
         ({"time": "1026-01-01T00:00:00Z"}, "time_too_old"),
+        ({"time": "2026-10-17T08:14:22\ud800Z"}, "time_invalid"),
+        ({"subject": "a\x1fb"}, "subject_invalid"),
+        ({"type": "\x1f"}, "type_invalid"),
     ],
 )
 def test_a_bad_event_leaves_the_others(

@@ -7,39 +7,71 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from litestar import get
 from litestar.testing import TestClient
+from psycopg.conninfo import make_conninfo
 from structlog.testing import capture_logs
 
+from farebox.access.key import KeyRefusal
 from farebox.http.app import ROUTES, create_app
-from farebox.http.authenticate import KeyMemory
+from farebox.http.authenticate import KeyMemory, Principal
 from farebox.intake import ingest
 from farebox.intake.ingest import Intake
 from farebox.postgres import stream
+from farebox.postgres.migrate import ensure_runtime_role
 from farebox.postgres.session import Pool, open_pool, transaction
 
 EVENT = {"specversion": "1.0", "id": "1", "source": "s", "type": "t"}
 
 
+class Unplugged:
+    """A server whose database lets it in, or does not."""
+
+    ROLE = "farebox_unplugged"
+
+    def __init__(self, client: TestClient[Any], pool: Pool, superuser_url: str) -> None:
+        self.client = client
+        self._pool = pool
+        self._superuser_url = superuser_url
+
+    def unplug(self) -> None:
+        """Cut every connection and let no new one in."""
+        self._pool.close()
+        with psycopg.connect(self._superuser_url, autocommit=True) as connection:
+            connection.execute(f"alter role {self.ROLE} nologin")
+            connection.execute(
+                "select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = %s",
+                (self.ROLE,),
+            )
+
+    def plug_in(self) -> None:
+        with psycopg.connect(self._superuser_url, autocommit=True) as connection:
+            connection.execute(f"alter role {self.ROLE} login")
+
+
 @pytest.fixture
-def unplugged(farebox: Any, runtime_url: str) -> Iterator[Any]:
-    """Return a client whose server loses its database when the test closes the pool."""
-    pool: Pool = open_pool(runtime_url, size=2)
-    intake = Intake(pool, farebox.clock)
-    app = create_app(replace(farebox, pool=pool, intake=intake))
+def unplugged(farebox: Any, owner_url: str, superuser_url: str) -> Iterator[Unplugged]:
+    """Return a server with a database role of its own."""
+    ensure_runtime_role(owner_url, Unplugged.ROLE, "runtime")
+    url = make_conninfo(owner_url, user=Unplugged.ROLE, password="runtime")
+    pool: Pool = open_pool(url, size=2)
+    intake = Intake(pool, url, farebox.clock)
+    app = create_app(
+        replace(farebox, pool=pool, intake=intake), lifespan=[lambda _: intake.opened()]
+    )
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield client, pool
-    intake.close()
+        yield Unplugged(client, pool, superuser_url)
     pool.close()
 
 
-def test_without_a_database_nothing_is_acknowledged(api: Any, unplugged: Any) -> None:
-    client, pool = unplugged
+def test_without_a_database_nothing_is_acknowledged(api: Any, unplugged: Unplugged) -> None:
+    client = unplugged.client
     headers = {"Authorization": f"Bearer {api.key}"}
     assert 200 == client.get("/readyz").status_code
     assert 200 == client.post("/v1/events", json=[EVENT], headers=headers).status_code
-    pool.close()
+    unplugged.unplug()
     for method, path in (("GET", "/v1/meters"), ("POST", "/v1/events"), ("GET", "/readyz")):
         body = [{**EVENT, "id": "2"}] if method == "POST" else None
         response = client.request(method, path, json=body, headers=headers)
@@ -49,6 +81,23 @@ def test_without_a_database_nothing_is_acknowledged(api: Any, unplugged: Any) ->
     # A key that nobody remembers cannot be judged now; it is not called unknown.
     stranger = {"Authorization": f"Bearer fbx_{'b' * 16}_{'b' * 52}"}
     assert 503 == client.get("/v1/meters", headers=stranger).status_code
+    again = api.ok("POST", "/v1/events", [EVENT, {**EVENT, "id": "2"}])
+    assert (1, 1) == (again["duplicates"], again["accepted"])
+
+
+def test_events_come_in_again_when_the_database_is_back(api: Any, unplugged: Unplugged) -> None:
+    client, headers = unplugged.client, {"Authorization": f"Bearer {api.key}"}
+    assert 200 == client.post("/v1/events", json=[EVENT], headers=headers).status_code
+    unplugged.unplug()
+    assert 503 == client.post("/v1/events", json=[EVENT], headers=headers).status_code
+    unplugged.plug_in()
+    # The key was looked up a moment ago; nothing but the intake asks the database here.
+    answer = client.post("/v1/events", json=[EVENT, {**EVENT, "id": "2"}], headers=headers)
+    assert (200, 1, 1) == (
+        answer.status_code,
+        answer.json()["duplicates"],
+        answer.json()["accepted"],
+    )
 
 
 def test_too_much_at_once_is_told_to_wait(
@@ -99,9 +148,9 @@ def test_the_memory_of_keys_is_bounded(
     other = api.ok("POST", "/v1/api_keys", {"scopes": ["read"]})["key"]
     digests = [digest_of(parse_key(text)) for text in (api.key, other)]  # type: ignore[arg-type]
     for digest in digests:
-        assert memory.find(digest) is not None
+        assert isinstance(memory.find(digest), Principal)
     assert [False, True] == [memory.recall(digest) is not None for digest in digests]
-    assert memory.find(digest_of(make_key(os.urandom(42))[1])) is None
+    assert KeyRefusal.KEY_UNKNOWN is memory.find(digest_of(make_key(os.urandom(42))[1]))
 
 
 def test_a_clock_that_is_set_back_makes_no_key_last(farebox: Any, api: Any) -> None:

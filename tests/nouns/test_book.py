@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from farebox.catalog.meter import Aggregation, Meter, Spread
-from farebox.metering import book as metering_book
-from farebox.metering.book import Filed, MeterBook, MeterVersion
+from farebox.metering import kind as metering_kind
+from farebox.metering.book import MeterBook
+from farebox.metering.kind import Filed, MeterVersion
 from farebox.metering.reading import ReadingCode, ReadingRefusal
 from farebox.metering.series import Keeping, series_of
 from farebox.period.instant import BEGINNING, END
@@ -121,13 +122,16 @@ def test_users_are_told_apart_and_remembered() -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metering_book, "_SERIES_REMEMBERED", 3)
+    monkeypatch.setattr(metering_kind, "_SERIES_REMEMBERED", 3)
+    monkeypatch.setattr(metering_kind, "_PLACES_REMEMBERED", 2)
     of = book(always(COUNT))
+    kind = of._kinds["call"]
     for number in [*range(10), 0, 9]:
         found = read(of, {}, subject=f"s{number}")
         assert isinstance(found, list)
         assert series_of(ORGANIZATION, "calls", 1, f"s{number}", "", ()) == found[0].series
-        assert len(of._entries["call"][0].known) <= 3
+        assert len(kind._entries[0].known) <= 3
+        assert len(kind._places) <= 2
 
 
 def test_the_book_knows_its_revision() -> None:

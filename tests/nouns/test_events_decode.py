@@ -286,6 +286,8 @@ def test_lines_are_answered_one_by_one_and_blank_ones_are_none() -> None:
         ("2026-10-17", None),
         ("\u0662026-10-17T08:14:22Z", None),
         ("2026-10-17T08:14:22Z\n", None),
+        ("2026-10-17T08:14:22\ud800Z", None),
+        ("2026-10-17T08:14:2\udcff+00:00", None),
         ("+12026-10-17T08:14:22Z", None),
     ],
 )

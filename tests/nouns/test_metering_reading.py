@@ -161,3 +161,48 @@ def test_nul_is_refused_wherever_text_is_kept(
 def test_null_is_as_good_as_absent() -> None:
     for code_meter in (meter(), meter(value="n + 1"), meter(**UNIQUE)):
         assert ReadingCode.VALUE_MISSING is read(code_meter, {"n": None}).code
+
+
+PLACED: list[tuple[dict[str, Any], set[tuple[object, ...]] | None, bool]] = [
+    ({}, set(), False),
+    ({"dimensions": {"d": "$.d", "e": "$.o['e']"}}, {("d",), ("o", "e")}, False),
+    ({"dimensions": {"d": "$.l[0].d"}, "subject": "$.s"}, {("l", 0, "d"), ("s",)}, False),
+    ({"customer": "$.c", "filter": "data.a == data.b"}, {("c",), ("a",), ("b",)}, False),
+    ({"filter": "type == 't' && subject == 'u'"}, set(), False),
+    ({"filter": "source == 's' || data.a == 1"}, {("a",)}, True),
+    ({"dimensions": {"d": "$.l[*]"}}, None, False),
+    ({"dimensions": {"d": "$"}}, None, False),
+    ({"subject": "$..s"}, None, False),
+    ({"filter": "data.o.a == 1 && source == 's'"}, None, False),
+    ({"filter": "data['a'] == 1"}, None, False),
+    ({"filter": "has(data.a)"}, None, False),
+]
+
+
+@pytest.mark.parametrize(("changes", "fields", "reads_source"), PLACED)
+def test_what_decides_where_a_reading_belongs_is_named_if_it_is_certain(
+    changes: dict[str, Any], fields: set[tuple[object, ...]] | None, reads_source: bool
+) -> None:
+    compiled = compile_meter(meter(**changes))
+    assert (fields, reads_source) == (compiled.fields, compiled.reads_source)
+
+
+def test_a_place_is_found_whatever_the_value() -> None:
+    compiled = compile_meter(
+        meter(dimensions={"d": "$.d"}, customer="$.c", filter="data.d != 'test'")
+    )
+    assert ("u", "acme", ("5",)) == compiled.place({"d": 5, "c": "acme"}, "t", "s", "u")
+    assert ("", "", ("",)) == compiled.place({"n": "many", "d": ""}, "t", "s", None)
+    assert None is compiled.place({"d": "test", "c": []}, "t", "s", "u")
+    assert ReadingRefusal(ReadingCode.CUSTOMER_NOT_SCALAR, "m", "customer", "$.c") == (
+        compiled.place({"d": "", "c": []}, "t", "s", "u")
+    )
+
+
+def test_a_value_is_read_wherever_it_belongs() -> None:
+    assert Decimal("1.5") == compile_meter(meter()).value({"n": "1.5"})
+    assert [("in", Decimal(3))] == compile_meter(SPREAD).value({"i": 3, "o": 0})
+    assert "5" == compile_meter(meter(**UNIQUE)).value({"n": 5})
+    assert Decimal(1) == compile_meter(meter(aggregation=Aggregation.COUNT, value=None)).value({})
+    refusal = ReadingRefusal(ReadingCode.VALUE_MISSING, "m", "value", "$.n")
+    assert refusal == compile_meter(meter()).value({})

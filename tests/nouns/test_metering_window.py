@@ -55,7 +55,7 @@ def scan(start: datetime, end: datetime, size: WindowSize, zone_name: str) -> li
     zone = ZoneInfo(zone_name)
     cuts = [start]
     # The latest local date so far: the second pass of an evening stays in the new day.
-    latest = max((start - n * MINUTE * 15).astimezone(zone).date() for n in range(100))
+    latest = max((start - n * MINUTE).astimezone(zone).date() for n in range(25 * 60))
     at = (start + MINUTE).replace(second=0, microsecond=0)
     while at < end:
         day = max(latest, at.astimezone(zone).date())

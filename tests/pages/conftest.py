@@ -1,7 +1,5 @@
 """A console over real PostgreSQL, its clock stopped, and a vendor whose every page has content."""
 
-import asyncio
-import json
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,8 +15,6 @@ from farebox.catalog.customer import Customer, Subscription
 from farebox.catalog.meter import Aggregation, Meter
 from farebox.catalog.plan import Charge, Fee, Plan, Rate, RateCard
 from farebox.catalog.price import Cell, Graduated, Matrix, Tier
-from farebox.events.admit import Admitted, admit
-from farebox.events.decode import decode
 from farebox.flows.bill import bill
 from farebox.flows.create_organization import create_organization
 from farebox.flows.publish import publish
@@ -79,16 +75,15 @@ def new_id() -> UUID:
 
 
 @pytest.fixture(scope="session")
-def console_state(pool: Pool) -> Iterator[State]:
-    intake = Intake(pool, lambda: NOW)
-    yield State(pool, intake, lambda: NOW, new_id, os.urandom)
-    intake.close()
+def console_state(pool: Pool, runtime_url: str) -> State:
+    return State(pool, Intake(pool, runtime_url, lambda: NOW), lambda: NOW, new_id, os.urandom)
 
 
 @pytest.fixture(scope="session")
 def browser(console_state: State) -> Iterator[TestClient[Any]]:
     """Return a client of the console that nobody has signed in with."""
-    with TestClient(create_app(console_state, routes=handlers)) as client:
+    lifespan = [lambda _: console_state.intake.opened()]
+    with TestClient(create_app(console_state, routes=handlers, lifespan=lifespan)) as client:
         yield client
 
 
@@ -122,7 +117,7 @@ def vendor(console_state: State, new_vendor: Callable[[str], Vendor]) -> Vendor:
             )
             subscription = Subscription(key=row.key, customer=key, plan="team", start=MAY)
             customer.put_subscription(connection, organization_id, subscription, row, MAY)
-    _send(console_state, organization_id)
+    _send(made)
     bill(
         console_state.pool,
         organization_id,
@@ -194,7 +189,7 @@ def _catalog() -> list[Meter | RateCard | Plan]:
     ]
 
 
-def _send(state: State, organization_id: UUID) -> None:
+def _send(made: Vendor) -> None:
     rows = [
         ("m1", "acme", "2026-05-03T08:00:00Z", "large", 1000, "ann"),
         ("m2", "acme", "2026-05-04T09:30:00Z", "large", 234, "bob"),
@@ -209,12 +204,9 @@ def _send(state: State, organization_id: UUID) -> None:
         for identifier, subject, time, m, n, user in rows
     ]
     events.append(_event("s1", "sms.sent", "acme", "2026-06-12T10:00:00Z", {}))
-    body = json.dumps(events).encode()
-    decoded = decode("application/cloudevents-batch+json", [], body)
-    assert isinstance(decoded, list)
-    admitted = [admit(n, one, organization_id.bytes, NOW) for n, one in enumerate(decoded)]  # type: ignore[arg-type]
-    assert all(isinstance(one, Admitted) for one in admitted)
-    asyncio.run(state.intake.committer(organization_id).append(admitted))  # type: ignore[arg-type]
+    headers = {"Authorization": f"Bearer {made.key}"}
+    answer = made.client.post("/v1/events", json=events, headers=headers)
+    assert (200, len(events)) == (answer.status_code, answer.json()["accepted"])
 
 
 def _event(

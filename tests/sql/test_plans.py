@@ -1,7 +1,9 @@
 """Hot queries find what they need by an index, however much the stream holds."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from hashlib import md5
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +12,8 @@ import pytest
 
 from farebox.metering.quantity import Target
 from farebox.postgres import customer, invoice, rollup, stream, usage
-from farebox.postgres.session import Pool, transaction
+from farebox.postgres.session import Pool, bound, transaction
+from farebox.postgres.stream import Row
 from farebox.postgres.usage import Range
 
 EVENTS, SUBJECTS, UNFOLDED = 60_000, 200, 500
@@ -48,6 +51,7 @@ from event where organization_id = %(org)s and sequence <= %(folded)s;
 update watermark set sequence = %(folded)s where organization_id = %(org)s;
 update stream_head set last_sequence = %(events)s where organization_id = %(org)s
 """
+EMPTY = md5(b"").hexdigest()
 TABLES = "event, event_key, series, subject, subscription, invoice, rollup, point, customer"
 
 
@@ -151,18 +155,58 @@ def test_usage_is_the_same_whichever_part_it_comes_from(explained: Any, filled: 
     assert EVENTS // SUBJECTS == whole.totals.count
 
 
-def test_staged_events_are_looked_up_by_their_key(
-    explained: Any, pool: Pool, filled: UUID, big: set[str]
+def scans(connection: psycopg.Connection) -> Counter[str]:
+    """Return how many rows were read by going through a table, and how often a key was searched.
+
+    Both count from some earlier time on.
+    """
+    rows = connection.execute(
+        "select relname::text, seq_tup_read from pg_stat_xact_user_tables"
+        " union all select 'searches', pg_stat_get_xact_numscans('event_key_pkey'::regclass)"
+    ).fetchall()
+    return Counter(dict(rows))
+
+
+@pytest.mark.parametrize("known", [0, 1, 1000, 2000])
+@pytest.mark.parametrize("may_know", [True, False])
+def test_events_are_looked_up_by_their_key_and_only_if_need_be(
+    pool: Pool, filled: UUID, big: set[str], may_know: bool, known: int
 ) -> None:
-    explained._connection.execute(
-        "insert into incoming (position, key, digest) select n, md5(%s || 'key' || n)::uuid,"
-        " md5('')::uuid from generate_series(1, 1000) n",
-        (str(filled),),
+    """A statement inside a function cannot be explained; what it reads is counted.
+
+    Again and again on one connection, because PostgreSQL plans anew for the first five only.
+    """
+    fresh = 2000 - known
+    keys = [key(filled, number) for number in [*range(1, known + 1), *range(-fresh, 0)]]
+    rows: list[Row] = [(MONTH, one, EMPTY, "s", one, "t", "", *[""] * 6, "{}") for one in keys]
+    call, parameters = stream.append_call(
+        filled, rows, 0, MONTH, may_know=may_know, series=(), unread_types=["t"]
     )
-    found = stream.find_staged(explained, filled)
-    assert 1000 == len(found)
-    assert set() == explained.read_through() & big
-    assert "event_key_pkey" in explained.indexes()
+
+    def append(connection: psycopg.Connection) -> None:
+        with bound(connection, filled):
+            before = scans(connection)
+            answer = stream.appended(connection.execute(call, parameters).fetchone())
+            found = scans(connection) - before
+            assert answer is not None
+            assert ({*range(known)}, fresh) == (answer.known.keys(), answer.count)
+            assert set() == found.keys() & big
+            assert found["searches"] == (2000 if may_know or known else 0)
+            raise Undone
+
+    with pool.connection() as connection:
+        for _ in range(8):
+            with pytest.raises(Undone):
+                append(connection)
+
+
+class Undone(Exception):
+    """Takes a transaction back."""
+
+
+def key(organization_id: UUID, number: int) -> str:
+    """Return the key of an event as `FILL` makes it; those below 1 are in no stream."""
+    return md5(f"{organization_id}key{number}".encode()).hexdigest()
 
 
 def test_folding_reads_the_new_events_by_their_sequence(

@@ -130,7 +130,6 @@ def show(url: str, setting: str) -> str:
         ("shared_buffers", "256MB"),
         ("max_wal_size", "4GB"),
         ("checkpoint_timeout", "15min"),
-        ("wal_compression", "pglz"),
         ("random_page_cost", "1.1"),
         ("jit", "off"),
         ("max_connections", "100"),

@@ -17,22 +17,24 @@ from farebox.catalog.meter import Aggregation, Meter
 from farebox.events.admit import Admitted, TimePolicy, admit
 from farebox.events.answer import Outcome
 from farebox.events.event import Event
-from farebox.flows.ingest import ingest
+from farebox.flows.ingest import ingest_in
 from farebox.flows.load_book import load_book
 from farebox.flows.publish import publish
 from farebox.period.instant import BEGINNING
 from farebox.postgres import stream
 from farebox.postgres.event_row import Prepared, prepare
-from farebox.postgres.session import Pool, bound, transaction
+from farebox.postgres.session import Pool, transaction
+from farebox.postgres.stream import SEPARATOR, Appended, Row
 
 NOW = datetime(2026, 10, 2, 12, tzinfo=UTC)
 ANY_TIME = TimePolicy(late=None, future=None)
 
-# Texts that COPY, arrays or JSON give a meaning; PostgreSQL has no NUL and no half characters.
+# Texts that arrays, JSON or the columns of a call give a meaning; PostgreSQL has no NUL and no
+# half characters.
 TRICKY = [
     "\\N", "\\", "\\\\", "\\.", "\\n", "NULL", "null", "", " ", "\t", "\n", "\r\n", "a\tb", "{}",
     '{"a"}', '"', '""', "'", ",", "{a,b}", "\\x41", "\\101", "ü", "😀", "\u2028", "\x7f", "\x01",
-    "$1", "%s", "%(org)s", "--", ";",
+    "$1", "%s", "%(org)s", "--", ";", SEPARATOR, f"a{SEPARATOR}b", "\\u001f",
 ]  # fmt: skip
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 TEXTS = st.one_of(
@@ -40,6 +42,8 @@ TEXTS = st.one_of(
     st.text(CHARACTERS, max_size=30),
     st.lists(st.sampled_from(TRICKY), max_size=4).map("".join),
 )
+NAMES = TEXTS.map(lambda text: text.replace(SEPARATOR, "")).filter(bool)
+"""The door lets no control character into a name; this one would part it."""
 NUMBERS = st.one_of(
     st.decimals(
         min_value=Decimal("-1e19"), max_value=Decimal("1e19"), allow_nan=False, places=9
@@ -81,11 +85,13 @@ METERS = (
         percentile=Decimal(95),
     ),
     Meter(key="levels", event_type="call", aggregation=Aggregation.LATEST, value="$.number"),
+    Meter(key="counts", event_type="plain", aggregation=Aggregation.COUNT),
 )
 SENT = st.fixed_dictionaries(
     {
-        "source": TEXTS.filter(bool),
-        "subject": st.one_of(st.none(), TEXTS),
+        "type": st.sampled_from(["call", "call", "plain", "unread"]),
+        "source": NAMES,
+        "subject": st.one_of(st.none(), NAMES),
         "time": TIMES,
         "one": TEXTS,
         "two": TEXTS,
@@ -114,7 +120,7 @@ def test_any_event_comes_back_as_it_was_sent(
         Event(
             id=f"{number}{one['source']}"[:256],
             source=one["source"],
-            type="call",
+            type=one["type"],
             subject=one["subject"],
             time=one["time"],
             data={name: one[name] for name in ("one", "two", "number", "more")},
@@ -125,8 +131,9 @@ def test_any_event_comes_back_as_it_was_sent(
     book = load_book(pool, organization_id)
     prepared = [prepare(book, one) for one in admitted]  # type: ignore[arg-type]
     assert [Prepared] * len(sent) == [type(one) for one in prepared]
-    outcomes = ingest(pool, organization_id, prepared, book.revision, NOW, set())  # type: ignore[arg-type]
-    assert [Outcome.ACCEPTED] * len(sent) == outcomes
+    with pool.connection() as connection:
+        ingested = ingest_in(connection, organization_id, prepared, book.revision, NOW, set())  # type: ignore[arg-type]
+    assert [Outcome.ACCEPTED] * len(sent) == ingested.outcomes
 
     with transaction(pool, organization_id) as connection:
         rows = connection.execute(
@@ -138,60 +145,93 @@ def test_any_event_comes_back_as_it_was_sent(
         ).fetchall()
     for one, event, admission, row in zip(sent, events, admitted, rows, strict=True):
         number = one["number"]
+        assert (event.source, event.id, event.type, event.subject, event.time) == row[:5]
         # Meters read in the order of their keys: levels, parts, sums, texts.
-        assert (event.source, event.id, "call", event.subject, event.time) == row[:5]
-        assert ([number], [number, number]) == (row[5], row[7])
-        assert (number, one["one"]) == (Decimal(row[6][0]), row[6][1])
+        if event.type == "call":
+            assert ([number], [number, number]) == (row[5], row[7])
+            assert (number, one["one"]) == (Decimal(row[6][0]), row[6][1])
+        else:
+            assert ([1] if event.type == "plain" else None, None, None) == row[5:8]
         assert isinstance(admission, Admitted)
         assert admission.payload == row[8]
         data = msgspec.json.decode(row[8], type=dict[str, Any])["data"]
         assert (one["one"], one["two"]) == (data["one"], data["two"])
-    assert {(one["one"], one["two"]) for one in sent} == {tuple(row[0]) for row in dimensions}
+    called = [one for one in sent if one["type"] == "call"]
+    assert {(one["one"], one["two"]) for one in called} == {tuple(row[0]) for row in dimensions}
 
 
-def staged(connection: psycopg.Connection, number: int, text: str = "x") -> str:
-    return stream.copy_line(
-        f"{number:032x}",
-        f"{number:032x}",
-        NOW,
-        (text, text, text, None),
-        "\t".join([stream.NULL] * 6),
-        json.dumps({"data": text}),
+def raw(number: int, time: datetime = NOW, text: str = "x") -> Row:
+    """Return a row without readings, keyed by its number."""
+    key = f"{number:032x}"
+    return (time, key, key, text, text, text, "", *[""] * 6, json.dumps({"data": text}))
+
+
+def append(
+    connection: psycopg.Connection,
+    organization_id: UUID,
+    rows: list[Row],
+    *,
+    received_at: datetime = NOW,
+    may_know: bool = True,
+) -> Appended | None:
+    statement, parameters = stream.append_call(
+        organization_id, rows, 0, received_at, may_know=may_know, series=(), unread_types=()
     )
+    return stream.appended(connection.execute(statement, parameters).fetchone())
 
 
-def test_what_is_dropped_leaves_no_gap(pool: Pool, organization_id: UUID) -> None:
+def numbered(organization_id: UUID) -> int:
+    """Return a number from which on no other organization of the tests has keys."""
+    return (organization_id.int & 0xFFFFFFFFFFFF) << 32
+
+
+@pytest.mark.parametrize("may_know", [True, False])
+def test_what_is_known_leaves_no_gap(pool: Pool, organization_id: UUID, may_know: bool) -> None:
+    base = numbered(organization_id)
+    rows = [raw(base + number, text=str(number)) for number in range(6)]
+    with pool.connection() as connection:
+        known = append(connection, organization_id, [rows[0], rows[3], rows[5]])
+        assert Appended(0, 3, {}) == known
+        everything = append(connection, organization_id, rows, may_know=may_know)
+        assert Appended(3, 3, {0: True, 3: True, 5: True}) == everything
     with transaction(pool, organization_id) as connection:
-        stream.stage(connection, [staged(connection, number) for number in range(6)])
-        stream.drop_staged(connection, [0, 3, 5])
-        found = connection.execute("select position, key from incoming order by 1").fetchall()
-    assert [(0, UUID(int=1)), (1, UUID(int=2)), (2, UUID(int=4))] == found
+        found = connection.execute(
+            "select e.sequence, e.id, k.key from event e"
+            " join event_key k using (organization_id, sequence) order by 1"
+        ).fetchall()
+    assert [
+        (sequence, str(number), UUID(int=base + number))
+        for sequence, number in enumerate([0, 3, 5, 1, 2, 4], 1)
+    ] == found
 
 
-def test_staged_rows_are_gone_when_the_transaction_ends(pool: Pool, organization_id: UUID) -> None:
-    class Stop(Exception):
-        pass
+@pytest.mark.parametrize("may_know", [True, False])
+def test_no_rows_are_appended_as_none(pool: Pool, organization_id: UUID, may_know: bool) -> None:
+    with transaction(pool, organization_id) as connection:
+        empty = append(connection, organization_id, [], may_know=may_know)
+        assert Appended(0, 0, {}) == empty
+        append(connection, organization_id, [raw(numbered(organization_id))])
+        empty = append(connection, organization_id, [], may_know=may_know)
+        assert Appended(1, 0, {}) == empty
 
+
+def test_a_column_may_be_empty_in_some_rows_or_in_all(pool: Pool, organization_id: UUID) -> None:
+    """An empty text is null, wherever it stands; the next row keeps its own."""
+    base = numbered(organization_id)
+    subjects = [["", "a", ""], ["b", "", ""], ["", "", "c"], ["", "", ""], ["d"], [""]]
     with pool.connection() as connection:
-        for error in (None, Stop):
-            try:
-                with bound(connection, organization_id):
-                    stream.stage(connection, [staged(connection, 1)])
-                    if error is not None:
-                        raise error
-            except Stop:
-                pass
-            assert [] == connection.execute("select from incoming").fetchall()
-
-
-def test_a_row_that_cannot_be_copied_leaves_a_clean_connection(
-    pool: Pool, organization_id: UUID
-) -> None:
-    with pool.connection() as connection:
-        with pytest.raises(psycopg.DataError), bound(connection, organization_id):
-            stream.stage(connection, [staged(connection, 1), "\tnot a uuid\n"])
-        with bound(connection, organization_id):
-            assert [] == connection.execute("select from incoming").fetchall()
+        for call, some in enumerate(subjects):
+            rows: Any = [
+                (*raw(base + 10 * call + n)[:6], subject, *raw(base)[7:])
+                for n, subject in enumerate(some)
+            ]
+            append(connection, organization_id, rows)
+    with transaction(pool, organization_id) as connection:
+        found = connection.execute(
+            "select subject, series, quantities, value_series, value_texts, point_series,"
+            " point_quantities from event order by sequence"
+        ).fetchall()
+    assert [(subject or None, *[None] * 6) for some in subjects for subject in some] == found
 
 
 def test_only_one_holds_the_head(pool: Pool, organization_id: UUID) -> None:
@@ -206,21 +246,15 @@ def test_only_one_holds_the_head(pool: Pool, organization_id: UUID) -> None:
         two.execute("rollback; begin")
 
 
-def append_at(pool: Pool, organization_id: UUID, number: int, received_at: datetime) -> None:
-    with transaction(pool, organization_id) as connection:
-        stream.stage(connection, [staged(connection, number)])
-        head = stream.lock_head(connection, organization_id)
-        stream.append(connection, organization_id, head, 1, received_at)
-
-
 def test_rows_before_their_partition_move_into_it(pool: Pool, organization_id: UUID) -> None:
     """March of a far year has no partition yet; its rows wait in the default one, to the edge."""
     march, april = datetime(2041, 3, 1, tzinfo=UTC), datetime(2041, 4, 1, tzinfo=UTC)
     microsecond = timedelta(microseconds=1)
     times = [march - microsecond, march, april - microsecond, april]
-    base = organization_id.int & 0xFFFFFFFF
-    for number, time in enumerate(times):
-        append_at(pool, organization_id, base * 10 + number, time)
+    base = numbered(organization_id)
+    with pool.connection() as connection:
+        for number, time in enumerate(times):
+            append(connection, organization_id, [raw(base + number)], received_at=time)
     where = "select received_at, tableoid::regclass::text from event order by sequence"
     with transaction(pool, organization_id) as connection:
         assert [(time, "event_default") for time in times] == connection.execute(where).fetchall()

@@ -44,6 +44,10 @@ _IMPLIED = {
     Scope.READ: frozenset({Scope.READ}),
     Scope.MANAGE: frozenset(Scope),
 }
+_GRANTED_BY = {
+    scope: frozenset(granted for granted, implied in _IMPLIED.items() if scope in implied)
+    for scope in Scope
+}
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -106,7 +110,7 @@ def check_key(presented: PresentedKey, key: Key | None, scope: Scope) -> KeyRefu
 
 def allows(scopes: frozenset[Scope], scope: Scope) -> bool:
     """Whether these scopes, with all that they imply, include `scope`."""
-    return any(scope in _IMPLIED[granted] for granted in scopes)
+    return not _GRANTED_BY[scope].isdisjoint(scopes)
 
 
 def _base32(value: bytes) -> str:

@@ -1,6 +1,7 @@
 """The application of one server process: made by granian in each of its workers."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,25 +29,36 @@ def create() -> ASGIApp:
     """Return the application, with its background work tied to the server's life."""
     url = os.environ[DATABASE_URL]
     pool = open_pool(url)
-    intake = Intake(pool, clock)
+    intake = Intake(pool, url, clock)
     state = State(pool, intake, clock, new_id, os.urandom)
 
     @asynccontextmanager
     async def background(_: Litestar) -> AsyncIterator[None]:
-        tasks = [
-            asyncio.create_task(keep_folding(pool, clock)),
-            asyncio.create_task(_work(url, pool)),
-        ]
-        try:
-            yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            intake.close()
-            pool.close()
+        calm_collector()
+        async with intake.opened():
+            tasks = [
+                asyncio.create_task(keep_folding(pool, clock)),
+                asyncio.create_task(_work(url, pool)),
+            ]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                pool.close()
 
     return create_app(state, lifespan=[background])
+
+
+def calm_collector() -> None:
+    """Let the garbage collector look seldom, and not at what stays anyway.
+
+    A batch of events is thousands of young objects that die together, without cycles; looking
+    through them every 700 took a third of the time of taking them in.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 async def _work(url: str, pool: Pool) -> None:

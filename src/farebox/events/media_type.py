@@ -1,5 +1,7 @@
 """The Content-Type of a request or of an event's data, and what it says about reading it."""
 
+from functools import lru_cache
+
 from msgspec import Struct
 
 
@@ -25,6 +27,7 @@ class MediaType(Struct, frozen=True):
         return self.name.startswith("text/") or self.name.endswith(("/xml", "+xml"))
 
 
+@lru_cache(maxsize=256)
 def parse_media_type(text: str) -> MediaType:
     """Read a Content-Type; parameters other than charset are ignored."""
     name, *parameters = text.split(";")

@@ -12,7 +12,8 @@ from psycopg import Connection
 
 from farebox.events.json_text import decode_json
 from farebox.flows.load_book import meter_versions
-from farebox.metering.book import Filed, MeterBook, MeterVersion
+from farebox.metering.book import MeterBook
+from farebox.metering.kind import Filed, MeterVersion
 from farebox.metering.reading import ReadingRefusal
 from farebox.metering.series import Keeping, Series, keeping_of
 from farebox.period.instant import END

@@ -20,7 +20,7 @@ from farebox.flows.explain_event import fate_of
 from farebox.flows.load_book import meter_versions
 from farebox.flows.place_reading import Fate, ReadingAt, ReadingPlace, place_reading
 from farebox.flows.rate_periods import Terms, read_terms
-from farebox.metering.book import MeterVersion
+from farebox.metering.kind import MeterVersion
 from farebox.metering.reading import ReadingRefusal, compile_meter, meter_dimensions
 from farebox.postgres import catalog, explain
 from farebox.postgres.catalog import Kind

@@ -165,7 +165,7 @@ class RowTaker:
                 updated_at=now,
             )
             imports.save_import(connection, organization_id, after)
-        self._known_series.update(one.series_id for one in ingested.series)
+        self._known_series.update(ingested.series)
         return after
 
 

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 
 from farebox.events.answer import Outcome
-from farebox.metering.series import Series
 from farebox.postgres import stream
 from farebox.postgres.event_row import Prepared
-from farebox.postgres.session import Pool, transaction
+from farebox.postgres.stream import NewSeries
 
 
 class StaleCatalog(Exception):
@@ -19,31 +19,53 @@ class StaleCatalog(Exception):
 
 
 class Ingested(Struct, frozen=True):
-    """What became of each event, and what is new once the transaction commits."""
+    """What became of each event, and what is committed with them."""
 
     outcomes: list[Outcome]
     first_sequence: int
     appended: int
-    series: list[Series]
+    series: list[str]
 
 
-def ingest(
-    pool: Pool,
-    organization_id: UUID,
-    events: Sequence[Prepared],
-    revision: int,
-    now: datetime,
-    known_series: set[str],
-) -> list[Outcome]:
-    """Commit the new ones among `events` and say of each what it was; order is kept.
+class _Attempt:
+    """The events of one call, ready for the database."""
 
-    revision: of the catalog that read them; StaleCatalog is raised when a newer one is in force.
-    known_series: ids that are committed already; it grows by what this call commits.
-    """
-    with transaction(pool, organization_id) as connection:
-        ingested = ingest_in(connection, organization_id, events, revision, now, known_series)
-    known_series.update(one.series_id for one in ingested.series)
-    return ingested.outcomes
+    def __init__(
+        self,
+        organization_id: UUID,
+        events: Sequence[Prepared],
+        revision: int,
+        now: datetime,
+        known_series: set[str],
+        may_know: bool,
+    ) -> None:
+        self._first_of, self._outcomes = _first_of_each_key(events)
+        self._new_series = _new_series(self._first_of, known_series)
+        self.statement, self.parameters = stream.append_call(
+            organization_id,
+            [event.row for event in self._first_of],
+            revision,
+            now,
+            may_know=may_know,
+            series=self._new_series,
+            unread_types=sorted({event.kind for event in self._first_of if event.unread}),
+        )
+
+    def result(self, answer: tuple[Any, ...] | None) -> Ingested:
+        appended = stream.appended(answer)
+        if appended is None:
+            raise StaleCatalog
+        outcomes = [
+            outcome if isinstance(outcome, Outcome) else _outcome(appended.known.get(outcome))
+            for outcome in self._outcomes
+        ]
+        first = appended.last_before + 1
+        committed = [
+            one.series.series_id
+            for one in self._new_series
+            if not appended.known.keys() >= set(one.places)
+        ]
+        return Ingested(outcomes, first, appended.count, committed)
 
 
 def ingest_in(
@@ -53,30 +75,35 @@ def ingest_in(
     revision: int,
     now: datetime,
     known_series: set[str],
+    *,
+    may_know: bool = True,
 ) -> Ingested:
-    """As `ingest`, inside a transaction that does more; what is new has gapless sequences."""
-    first_of, outcomes = _first_of_each_key(events)
-    stream.stage(connection, [event.line for event in first_of])
-    # From here to the commit nobody else appends, and the catalog stays as it is.
-    head = stream.lock_head(connection, organization_id)
-    if head.catalog_revision != revision:
-        raise StaleCatalog
-    known = stream.find_staged(connection, organization_id)
-    if known:
-        stream.drop_staged(connection, list(known))
-    fresh = [event for place, event in enumerate(first_of) if place not in known]
-    if not fresh:
-        return Ingested(_answer(first_of, known, outcomes), head.last_sequence + 1, 0, [])
-    added = _unknown_series(fresh, known_series)
-    if added:
-        stream.add_series(connection, organization_id, added)
-    stream.append(connection, organization_id, head, len(fresh), now)
-    unread = _unread(fresh)
-    if unread:
-        last = head.last_sequence + len(fresh)
-        stream.count_unread(connection, organization_id, unread, last)
-    answers = _answer(first_of, known, outcomes)
-    return Ingested(answers, head.last_sequence + 1, len(fresh), added)
+    """Append the new ones among `events` and say of each what it was; order is kept.
+
+    What is appended has gapless sequences; outside of a transaction it is one by itself.
+    revision: of the catalog that read them; StaleCatalog is raised when a newer one is in force.
+    known_series: ids that are committed already. may_know: whether events that are in the stream
+    already are to be expected; when they are not, and there is one, it takes longer.
+    """
+    attempt = _Attempt(organization_id, events, revision, now, known_series, may_know)
+    cursor = connection.execute(attempt.statement, attempt.parameters)
+    return attempt.result(cursor.fetchone())
+
+
+async def ingest(
+    connection: AsyncConnection,
+    organization_id: UUID,
+    events: Sequence[Prepared],
+    revision: int,
+    now: datetime,
+    known_series: set[str],
+    *,
+    may_know: bool,
+) -> Ingested:
+    """As `ingest_in`, on a connection of an event loop, in a transaction by itself."""
+    attempt = _Attempt(organization_id, events, revision, now, known_series, may_know)
+    cursor = await connection.execute(attempt.statement, attempt.parameters)
+    return attempt.result(await cursor.fetchone())
 
 
 def _first_of_each_key(
@@ -100,33 +127,18 @@ def _first_of_each_key(
     return first_of, outcomes
 
 
-def _answer(
-    first_of: Sequence[Prepared], known: dict[int, str], outcomes: Sequence[Outcome | int]
-) -> list[Outcome]:
-    answers: list[Outcome] = []
-    for outcome in outcomes:
-        if isinstance(outcome, Outcome):
-            answers.append(outcome)
-        elif outcome not in known:
-            answers.append(Outcome.ACCEPTED)
-        else:
-            same = known[outcome] == first_of[outcome].digest
-            answers.append(Outcome.DUPLICATE if same else Outcome.CONFLICT)
-    return answers
+def _outcome(same: bool | None) -> Outcome:
+    """Return what an event was that is in the stream already and says the same there, or not."""
+    if same is None:
+        return Outcome.ACCEPTED
+    return Outcome.DUPLICATE if same else Outcome.CONFLICT
 
 
-def _unknown_series(events: Sequence[Prepared], known: set[str]) -> list[Series]:
+def _new_series(events: Sequence[Prepared], known: set[str]) -> list[NewSeries]:
     """Return the series not committed yet, in id order so that writers never deadlock."""
-    unknown = {
-        one.series_id: one for event in events for one in event.series if one.series_id not in known
-    }
-    return [unknown[series_id] for series_id in sorted(unknown)]
-
-
-def _unread(events: Sequence[Prepared]) -> dict[str, tuple[int, datetime, datetime]]:
-    unread: dict[str, tuple[int, datetime, datetime]] = {}
-    for event in events:
-        if event.unread:
-            count, first, last = unread.get(event.kind, (0, event.time, event.time))
-            unread[event.kind] = (count + 1, min(first, event.time), max(last, event.time))
-    return unread
+    found: dict[str, NewSeries] = {}
+    for place, event in enumerate(events):
+        for one in event.series:
+            if one.series_id not in known:
+                found.setdefault(one.series_id, NewSeries(one, [])).places.append(place)
+    return [found[series_id] for series_id in sorted(found)]

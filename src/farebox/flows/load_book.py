@@ -5,7 +5,8 @@ from uuid import UUID
 import msgspec
 
 from farebox.catalog.meter import Meter
-from farebox.metering.book import MeterBook, MeterVersion
+from farebox.metering.book import MeterBook
+from farebox.metering.kind import MeterVersion
 from farebox.period.instant import END
 from farebox.postgres import catalog, stream
 from farebox.postgres.catalog import Kind, Version

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from farebox.flows.list_unbilled import Stage, Unbilled, UnbilledReason, all_unbilled
 from farebox.flows.watch_sources import source_warnings
-from farebox.money.rounding import EXACT
+from farebox.money.rounding import exact_sum
 from farebox.period.instant import BEGINNING
 from farebox.postgres import billing_run, unbilled
 from farebox.postgres.session import Pool, transaction
@@ -74,7 +74,7 @@ def warn_unpriced(pool: Pool, organization_id: UUID, run_id: UUID) -> tuple[Bill
             message=f"{subject}: {len(usages)} times without a price",
             found=len(usages),
             events=sum(one.usage.events for one in usages),
-            quantity=_sum(one.usage.quantity for one in usages),
+            quantity=exact_sum(one.usage.quantity for one in usages),
         )
         for (reason, subject), usages in sorted(
             found.items(), key=lambda item: (order.index(item[0][0]), item[0][1])
@@ -106,13 +106,6 @@ def _sum_up(items: Iterable[Unbilled]) -> list[BillingWarning]:
     return sorted(
         found.values(), key=lambda one: (order.index(UnbilledReason(one.code)), one.subject)
     )
-
-
-def _sum(quantities: Iterable[Decimal]) -> Decimal:
-    total = Decimal(0)
-    for quantity in quantities:
-        total = EXACT.add(total, quantity)
-    return total
 
 
 def as_json(warnings: tuple[BillingWarning, ...]) -> str:

@@ -59,36 +59,37 @@ class KeyMemory:
     def __init__(self, pool: Pool, clock: Callable[[], datetime]) -> None:
         self._pool = pool
         self._clock = clock
-        self._found: dict[bytes, tuple[datetime, FoundKey]] = {}
+        self._found: dict[bytes, tuple[datetime, UUID, Principal | KeyRefusal]] = {}
 
-    def recall(self, digest: bytes) -> FoundKey | None:
-        """Return a key that is remembered, without asking the database."""
+    def recall(self, digest: bytes) -> Principal | KeyRefusal | None:
+        """Return whose key it is, if that is remembered, without asking the database."""
         remembered = self._found.get(digest)
         if remembered is None:
             return None
         age = self._clock() - remembered[0]
         # A clock that was set back must not make a key last.
         if timedelta(0) <= age < timedelta(seconds=REMEMBERED_SECONDS):
-            return remembered[1]
+            return remembered[2]
         return None
 
-    def find(self, digest: bytes) -> FoundKey | None:
-        """Return the key with this digest from the database, and remember it."""
+    def find(self, digest: bytes) -> Principal | KeyRefusal:
+        """Return whose key has this digest, from the database, and remember it."""
         asked_at = self._clock()
         with unbound(self._pool) as connection:
             found = access.find_api_key(connection, digest)
         if found is None:
-            return None
+            return KeyRefusal.KEY_UNKNOWN
         self._found.pop(digest, None)
         while len(self._found) >= _REMEMBERED_MAX:
             self._found.pop(next(iter(self._found)), None)
-        self._found[digest] = (asked_at, found)
-        return found
+        answer = _principal(found)
+        self._found[digest] = (asked_at, found.api_key_id, answer)
+        return answer
 
     def forget(self, api_key_id: UUID) -> None:
         """Look this key up anew when it is next presented."""
-        for digest, (_, found) in list(self._found.items()):
-            if found.api_key_id == api_key_id:
+        for digest, (_, found_id, _) in list(self._found.items()):
+            if found_id == api_key_id:
                 self._found.pop(digest, None)
 
 
@@ -98,12 +99,13 @@ async def authenticate(memory: KeyMemory, presented_text: str | None) -> Princip
     if isinstance(presented, KeyRefusal):
         return presented
     digest = digest_of(presented)
-    found = memory.recall(digest)
-    if found is None:
-        loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(None, memory.find, digest)
-    if found is None:
-        return KeyRefusal.KEY_UNKNOWN
+    answer = memory.recall(digest)
+    if answer is None:
+        answer = await asyncio.to_thread(memory.find, digest)
+    return answer
+
+
+def _principal(found: FoundKey) -> Principal | KeyRefusal:
     if found.revoked_at is not None:
         return KeyRefusal.KEY_REVOKED
     return Principal(

@@ -6,8 +6,8 @@ so the more there is to do, the less each event costs, and nobody waits for a ti
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from uuid import UUID
 
@@ -20,9 +20,9 @@ from farebox.flows.load_book import load_book
 from farebox.metering.book import MeterBook
 from farebox.metering.reading import ReadingRefusal
 from farebox.postgres.event_row import Prepared, prepare
-from farebox.postgres.session import Pool
+from farebox.postgres.session import AppendPool, Pool, append_pool
 
-EVENTS_A_COMMIT = 20_000
+EVENTS_A_COMMIT = 5_000
 EVENTS_WAITING = 100_000
 CHARACTERS_A_COMMIT = 8 * 1024 * 1024
 CHARACTERS_WAITING = 64 * 1024 * 1024
@@ -56,12 +56,12 @@ class Committer:
     def __init__(
         self,
         pool: Pool,
-        threads: ThreadPoolExecutor,
+        connections: Callable[[], AppendPool],
         organization_id: UUID,
         clock: Callable[[], datetime],
     ) -> None:
         self._pool = pool
-        self._threads = threads
+        self._connections = connections
         self._organization_id = organization_id
         self._clock = clock
         self._waiting: deque[_Request] = deque()
@@ -69,6 +69,7 @@ class Committer:
         self._running: asyncio.Task[None] | None = None
         self._book: MeterBook | None = None
         self._known_series: set[str] = set()
+        self._may_know = False
 
     async def append(self, admitted: Sequence[Admitted]) -> list[Taken]:
         """Return what became of each event, once that is durable.
@@ -133,58 +134,69 @@ class Committer:
                     request.answer.set_result(answer)
 
     async def _commit(self, group: list[_Request]) -> list[list[Taken]]:
-        loop = asyncio.get_running_loop()
         while True:
             if self._book is None:
-                self._book = await loop.run_in_executor(
-                    self._threads, load_book, self._pool, self._organization_id
-                )
+                self._book = await asyncio.to_thread(load_book, self._pool, self._organization_id)
             for request in group:
                 if request.revision != self._book.revision:
                     request.prepare(self._book)
             try:
-                return await loop.run_in_executor(self._threads, self._append, group, self._book)
+                return await self._append(group, self._book)
             except StaleCatalog:
                 self._book = None
 
-    def _append(self, group: list[_Request], book: MeterBook) -> list[list[Taken]]:
+    async def _append(self, group: list[_Request], book: MeterBook) -> list[list[Taken]]:
         events = [one for request in group for one in request.prepared if isinstance(one, Prepared)]
-        if len(self._known_series) > _SERIES_REMEMBERED:
-            self._known_series.clear()
-        outcomes = iter(
-            ingest(
-                self._pool,
-                self._organization_id,
-                events,
-                book.revision,
-                self._clock(),
-                self._known_series,
-            )
-            if events
-            else ()
-        )
+        outcomes = iter(await self._ingest(events, book) if events else ())
         return [
             [one if isinstance(one, ReadingRefusal) else next(outcomes) for one in request.prepared]
             for request in group
         ]
 
+    async def _ingest(self, events: list[Prepared], book: MeterBook) -> list[Outcome]:
+        if len(self._known_series) > _SERIES_REMEMBERED:
+            self._known_series.clear()
+        async with self._connections().connection() as connection:
+            ingested = await ingest(
+                connection,
+                self._organization_id,
+                events,
+                book.revision,
+                self._clock(),
+                self._known_series,
+                may_know=self._may_know,
+            )
+        self._known_series.update(ingested.series)
+        # Who sends again does so for a while.
+        self._may_know = ingested.appended < len(events)
+        return ingested.outcomes
+
 
 class Intake:
     """The committers of this process, one an organization, made when first needed."""
 
-    def __init__(self, pool: Pool, clock: Callable[[], datetime], threads: int = 4) -> None:
+    def __init__(self, pool: Pool, url: str, clock: Callable[[], datetime]) -> None:
         self._pool = pool
+        self._url = url
         self._clock = clock
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="commit")
+        self._connections: AppendPool | None = None
         self._committers: dict[UUID, Committer] = {}
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Take events in on this event loop while the block runs."""
+        async with append_pool(self._url) as self._connections:
+            yield
+        self._connections = None
 
     def committer(self, organization_id: UUID) -> Committer:
         committer = self._committers.get(organization_id)
         if committer is None:
             committer = self._committers[organization_id] = Committer(
-                self._pool, self._threads, organization_id, self._clock
+                self._pool, self._opened_connections, organization_id, self._clock
             )
         return committer
 
-    def close(self) -> None:
-        self._threads.shutdown()
+    def _opened_connections(self) -> AppendPool:
+        assert self._connections is not None, "the intake is not opened"
+        return self._connections

@@ -7,10 +7,20 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 
 from farebox.catalog.expression import Field, NumberReader, compile_number, parse_expression
-from farebox.catalog.filter import FilterCode, compile_filter
+from farebox.catalog.filter import FilterCode, compile_filter, fields_read
 from farebox.catalog.meter import Aggregation, Meter
 from farebox.catalog.number import NumberCode, plain_text
-from farebox.catalog.path import MISSING, Data, Fault, Missing, PathReader, compile_path, read_keys
+from farebox.catalog.path import (
+    MISSING,
+    Data,
+    Fault,
+    Key,
+    Missing,
+    PathReader,
+    compile_path,
+    read_keys,
+    simple_keys,
+)
 
 TEXT_LENGTH_MAX = 256
 
@@ -67,6 +77,12 @@ class ReadingRefusal(Struct, frozen=True):
 
 Outcome = tuple[Reading, ...] | ReadingRefusal
 
+Placement = tuple[str, str, tuple[str, ...]]
+"""Where a reading belongs: subject, customer, dimensions without the spread's."""
+
+Fields = frozenset[tuple[Key, ...]]
+"""Members of the event's data, each by its chain of keys."""
+
 
 def meter_dimensions(meter: Meter) -> tuple[str, ...]:
     """Return the names of a reading's dimensions, in order: the meter's, then the spread's."""
@@ -80,7 +96,11 @@ def compile_meter(meter: Meter) -> "CompiledMeter":
 
 
 class CompiledMeter:
-    """A meter ready to read the events of its type."""
+    """A meter ready to read the events of its type.
+
+    fields: members of the data that decide, with subject and type, where a reading belongs; None
+    where that is not certain. reads_source: whether the event's source does so too.
+    """
 
     __slots__ = (
         "_customer",
@@ -92,7 +112,9 @@ class CompiledMeter:
         "_subject",
         "_text",
         "dimensions",
+        "fields",
         "meter",
+        "reads_source",
     )
 
     def __init__(self, meter: Meter) -> None:
@@ -118,6 +140,7 @@ class CompiledMeter:
         )
         self._subject = _person(meter.subject, "subject")
         self._customer = _person(meter.customer, "customer")
+        self.fields, self.reads_source = _fields_of(meter)
 
     def read(self, content: object, event_type: str, source: str, subject: str | None) -> Outcome:
         """Return the event's readings: none when the filter says no or every spread is zero.
@@ -129,10 +152,29 @@ class CompiledMeter:
         if self._filter is not None:
             verdict = self._filter(data, event_type, source, subject or "")
             if verdict is not True:
-                return self._not_taken(verdict)
-        value = self._value(data)
+                return () if verdict is False else self._filter_refusal(verdict)
+        value = self.value(data)
         if type(value) is ReadingRefusal:
             return value
+        placement = self._place(data, subject)
+        if isinstance(placement, ReadingRefusal):
+            return placement
+        user, payer, texts = placement
+        if type(value) is list:
+            return tuple(Reading(each, (*texts, name), user, payer) for name, each in value)
+        return (Reading(value, texts, user, payer),)
+
+    def place(
+        self, data: Data, event_type: str, source: str, subject: str | None
+    ) -> Placement | ReadingRefusal | None:
+        """Return where the event's readings belong, whatever their values; None: not taken."""
+        if self._filter is not None:
+            verdict = self._filter(data, event_type, source, subject or "")
+            if verdict is not True:
+                return None if verdict is False else self._filter_refusal(verdict)
+        return self._place(data, subject)
+
+    def _place(self, data: Data, subject: str | None) -> Placement | ReadingRefusal:
         texts: list[str] = []
         for dimension in self._dimensions:
             text = dimension.read(data)
@@ -152,11 +194,9 @@ class CompiledMeter:
             payer = _text_of(self._customer.read(data))
             if type(payer) is _TextFault:
                 return self._customer.refusal(self._key, payer)
-        if type(value) is list:
-            return tuple(Reading(each, (*texts, name), user, payer) for name, each in value)
-        return (Reading(value, tuple(texts), user, payer),)
+        return user, payer, tuple(texts)
 
-    def _value(self, data: Data) -> Any:
+    def value(self, data: Data) -> Any:
         """Return a Decimal, a text, a list of (spread name, Decimal), or the refusal."""
         number = self._number
         if number is not None:
@@ -183,11 +223,9 @@ class CompiledMeter:
                 values.append((number.name, value))  # type: ignore[arg-type]
         return values
 
-    def _not_taken(self, verdict: bool | FilterCode) -> Outcome:
-        if isinstance(verdict, FilterCode):
-            code = ReadingCode(verdict.value)
-            return ReadingRefusal(code, self._key, "filter", self.meter.filter)
-        return ()
+    def _filter_refusal(self, fault: FilterCode) -> ReadingRefusal:
+        code = ReadingCode(fault.value)
+        return ReadingRefusal(code, self._key, "filter", self.meter.filter or "")
 
 
 class _TextFault(StrEnum):
@@ -230,6 +268,28 @@ _Compiled = TypeVar("_Compiled")
 def _sound(compiled: _Compiled | Fault) -> _Compiled:
     assert not isinstance(compiled, Fault), f"check_meter passed what cannot compile: {compiled}"
     return compiled
+
+
+def _fields_of(meter: Meter) -> tuple[Fields | None, bool]:
+    """Return all that decides where a reading belongs, and whether the event's source does too.
+
+    None where that is not certain: wildcards, and filters beyond plain members.
+    """
+    fields: set[tuple[Key, ...]] = set()
+    for path in filter(None, (*meter.dimensions.values(), meter.subject, meter.customer)):
+        keys = simple_keys(path)
+        if not keys:
+            return None, False
+        fields.add(keys)
+    reads = fields_read(meter.filter) if meter.filter else ()
+    if reads is None:
+        return None, False
+    for name, *members in reads:
+        # Deeper members fail in ways of their own where an object was meant.
+        if name == "data" and len(members) != 1:
+            return None, False
+        fields.update({tuple(members)} if members else ())
+    return frozenset(fields), ("source",) in reads
 
 
 def _person(path: str | None, noun: str) -> _Text | None:

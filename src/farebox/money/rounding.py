@@ -5,7 +5,7 @@ result, so that a silent rounding becomes an error. A value leaves that regime h
 stated place (a line, a tax, a credit) and in a stated mode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from decimal import (
     ROUND_CEILING,
@@ -23,6 +23,7 @@ from decimal import (
 )
 from enum import StrEnum
 from fractions import Fraction
+from functools import reduce
 
 PRECISION = 120
 QUANTITY_DECIMALS = 18
@@ -55,6 +56,11 @@ _MODES = {
     RoundingMode.DOWN: ROUND_FLOOR,
     RoundingMode.TRUNCATE: ROUND_DOWN,
 }
+
+
+def exact_sum(values: Iterable[Decimal]) -> Decimal:
+    """Return the sum with every digit; zero of nothing."""
+    return reduce(EXACT.add, values, Decimal(0))
 
 
 @contextmanager

@@ -1,38 +1,31 @@
 """From an admitted event to the row that will hold it: readings taken, arrays and text made."""
 
 from collections.abc import Sequence
-from datetime import datetime
+
+import msgspec
 
 from farebox.events.admit import Admitted
-from farebox.metering.book import Filed, MeterBook
+from farebox.metering.book import MeterBook
+from farebox.metering.kind import Filed
 from farebox.metering.reading import ReadingRefusal
 from farebox.metering.series import Keeping, Series
-from farebox.postgres.stream import NULL, copy_line, escape
+from farebox.postgres.stream import Row
 
-_NO_VALUES_AND_POINTS = f"\t{NULL}" * 4
-_NO_READINGS = f"{NULL}\t{NULL}{_NO_VALUES_AND_POINTS}"
+_NO_READINGS = ("",) * 6
+_NO_VALUES_AND_POINTS = ("",) * 4
+_JSON = msgspec.json.Encoder()
 
 
 class Prepared:
-    """One event, ready to be appended: its identity, its series and its row without a sequence."""
+    """One event, ready to be appended. `unread`: no meter reads its type."""
 
-    __slots__ = ("digest", "key", "kind", "line", "series", "time", "unread")
+    __slots__ = ("digest", "key", "kind", "row", "series", "unread")
 
-    def __init__(
-        self,
-        key: str,
-        digest: str,
-        kind: str,
-        time: datetime,
-        line: str,
-        series: Sequence[Series],
-        unread: bool,
-    ) -> None:
-        self.key = key
-        self.digest = digest
+    def __init__(self, row: Row, kind: str, series: Sequence[Series], unread: bool) -> None:
+        self.key = row[1]
+        self.digest = row[2]
+        self.row = row
         self.kind = kind
-        self.time = time
-        self.line = line
         self.series = series
         self.unread = unread
 
@@ -43,44 +36,48 @@ def prepare(book: MeterBook, admitted: Admitted) -> Prepared | ReadingRefusal:
     filed = book.read(event.data, event.type, event.source, event.subject, admitted.time)
     if isinstance(filed, ReadingRefusal):
         return filed
-    key, digest = admitted.key.hex(), admitted.digest.hex()
-    line = copy_line(
-        key,
-        digest,
+    row = (
         admitted.time,
-        (event.source, event.id, event.type, event.subject),
-        _arrays(filed) if filed else _NO_READINGS,
+        admitted.key.hex(),
+        admitted.digest.hex(),
+        event.source,
+        event.id,
+        event.type,
+        event.subject or "",
+        *(_readings(filed) if filed else _NO_READINGS),
         admitted.payload,
     )
     series = [one.series for one in filed] if filed else ()
-    return Prepared(key, digest, event.type, admitted.time, line, series, filed is None)
+    return Prepared(row, event.type, series, filed is None)
 
 
-def _arrays(filed: list[Filed]) -> str:
-    """Return the six arrays of the row, separated by tabs."""
-    if all(one.keeping is Keeping.TOTALS and not one.per_event for one in filed):
-        # What nearly every event is, without a detour through six lists.
-        series = ",".join([one.series.series_id for one in filed])
-        quantities = ",".join([str(one.value) for one in filed])
-        return f"{{{series}}}\t{{{quantities}}}{_NO_VALUES_AND_POINTS}"
+def _readings(filed: list[Filed]) -> tuple[str, str, str, str, str, str]:
+    """Return the six arrays of the row."""
+    series: list[str] = []
+    quantities: list[str] = []
+    for one in filed:
+        if one.keeping is not Keeping.TOTALS or one.per_event:
+            return _readings_of_all_kinds(filed)
+        series.append(one.series.series_id)
+        quantities.append(str(one.value))
+    # What nearly every event is, without a detour through six lists.
+    return (_array(series), _array(quantities), *_NO_VALUES_AND_POINTS)
+
+
+def _readings_of_all_kinds(filed: list[Filed]) -> tuple[str, str, str, str, str, str]:
     totals = [one for one in filed if one.keeping is Keeping.TOTALS]
     values = [one for one in filed if one.keeping is Keeping.VALUES]
     points = [one for one in filed if one.keeping is Keeping.POINTS or one.per_event]
-    return "\t".join(
-        (
-            _array([one.series.series_id for one in totals]),
-            _array([str(one.value) for one in totals]),
-            _array([one.series.series_id for one in values]),
-            _array([escape(_quoted(str(one.value))) for one in values]),
-            _array([one.series.series_id for one in points]),
-            _array([str(one.value) for one in points]),
-        )
+    texts = [str(one.value) for one in values]
+    return (
+        _array([one.series.series_id for one in totals]),
+        _array([str(one.value) for one in totals]),
+        _array([one.series.series_id for one in values]),
+        _JSON.encode(texts).decode() if texts else "",
+        _array([one.series.series_id for one in points]),
+        _array([str(one.value) for one in points]),
     )
 
 
 def _array(elements: list[str]) -> str:
-    return "{" + ",".join(elements) + "}" if elements else NULL
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return "{" + ",".join(elements) + "}" if elements else ""

@@ -5,11 +5,10 @@ from contextlib import contextmanager
 from uuid import UUID
 
 import psycopg
-from psycopg_pool import ConnectionPool
-
-from farebox.postgres.stream import INCOMING
+from psycopg_pool import AsyncConnectionPool, ConnectionPool
 
 Pool = ConnectionPool[psycopg.Connection]
+AppendPool = AsyncConnectionPool[psycopg.AsyncConnection]
 
 
 class UnsafeRole(RuntimeError):
@@ -31,7 +30,22 @@ def _configure(connection: psycopg.Connection) -> None:
     connection.autocommit = True
     connection.prepare_threshold = 3
     connection.execute("set timezone = 'UTC'")
-    connection.execute(INCOMING)
+
+
+def append_pool(url: str, *, size: int = 4) -> AppendPool:
+    """Return connections of the runtime role for an event loop, which has to open the pool.
+
+    Each statement is a transaction by itself, and is one that names its organization.
+    """
+    return AsyncConnectionPool(
+        url, min_size=1, max_size=size, timeout=10, open=False, configure=_configure_append
+    )
+
+
+async def _configure_append(connection: psycopg.AsyncConnection) -> None:
+    await connection.set_autocommit(True)
+    connection.prepare_threshold = 0
+    await connection.execute("set timezone = 'UTC'")
 
 
 def refuse_unsafe_role(connection: psycopg.Connection) -> None:

@@ -2,30 +2,26 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime
-from re import compile as pattern
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
 from farebox.metering.series import Series
 
-INCOMING = (
-    "create temporary table if not exists incoming ("
-    " position integer, key uuid, digest uuid, time timestamptz,"
-    ' source text collate "C", id text collate "C", type text collate "C",'
-    ' subject text collate "C", series uuid[], quantities numeric[],'
-    " value_series uuid[], value_texts text[], point_series uuid[], point_quantities numeric[],"
-    " payload json) on commit delete rows"
-)
-"""COPY is refused into a table under row-level security, so rows pass through this one."""
+SEPARATOR = "\x1f"
+"""Stands between the values of a column; neither a name nor JSON text contains it."""
 
-_ROW = (
-    "source, id, type, subject, series, quantities, value_series, value_texts,"
-    " point_series, point_quantities, payload"
-)
-_SPECIAL = pattern(r"[\\\t\n\r]")
-_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+Row = tuple[datetime, str, str, str, str, str, str, str, str, str, str, str, str, str]
+"""An event: its time, then as text key, digest, source, id, type, subject, the readings (series,
+quantities, value_series, value_texts, point_series, point_quantities; value_texts as a JSON array,
+the others as array literals), and the payload. "" is null."""
+
+_COLUMNS = 14
+_APPEND = f"select * from append_events({', '.join(['%s'] * (_COLUMNS + 6))})"
+_JSON = msgspec.json.Encoder()
 
 
 class Head(Struct, frozen=True):
@@ -67,134 +63,79 @@ def raise_catalog_revision(connection: Connection, organization_id: UUID) -> Hea
     return head
 
 
-def stage(connection: Connection, lines: Sequence[str]) -> None:
-    """Copy rows to where they can be compared and appended from; a line is `copy_line`'s."""
-    with connection.cursor().copy("copy incoming from stdin") as copy:
-        copy.write("".join([f"{position}\t{line}" for position, line in enumerate(lines)]))
+class NewSeries(Struct, frozen=True):
+    """A series, and the places (from 0) of the events that were read into it."""
+
+    series: Series
+    places: list[int]
 
 
-def find_staged(connection: Connection, organization_id: UUID) -> dict[int, str]:
-    """Return which staged rows are in the stream already: position to digest there (32 hex)."""
-    rows = connection.execute(
-        "select i.position, k.digest from incoming i cross join lateral ("
-        " select digest from event_key where organization_id = %s and key = i.key offset 0) k",
-        (organization_id,),
-    ).fetchall()
-    return {position: digest.hex for position, digest in rows}
+class Appended(Struct, frozen=True):
+    """What `append_events` did.
+
+    last_before: the last sequence before these events. known: places (from 0) of those that were
+    in the stream already, and whether they say the same there.
+    """
+
+    last_before: int
+    count: int
+    known: dict[int, bool]
 
 
-def drop_staged(connection: Connection, positions: Sequence[int]) -> None:
-    """Take rows away and close the gaps they leave."""
-    connection.execute("delete from incoming where position = any(%s)", (list(positions),))
-    connection.execute(
-        "update incoming set position = numbered.position from"
-        " (select key, row_number() over (order by position) - 1 as position from incoming)"
-        " numbered"
-        " where incoming.key = numbered.key"
-    )
-
-
-def add_series(connection: Connection, organization_id: UUID, series: Sequence[Series]) -> None:
-    connection.cursor().executemany(
-        "insert into series values (%s, %s, %s, %s, %s, %s, %s) on conflict do nothing",
-        [
-            (
-                organization_id,
-                one.series_id,
-                one.meter_key,
-                one.meter_version,
-                one.subject,
-                one.customer,
-                list(one.dimensions),
-            )
-            for one in series
-        ],
-    )
-
-
-def append(
-    connection: Connection,
+def append_call(
     organization_id: UUID,
-    head: Head,
-    count: int,
+    rows: Sequence[Row],
+    revision: int,
     received_at: datetime,
-) -> None:
-    """Append the `count` staged rows, whose keys are new, and move the head.
+    *,
+    may_know: bool,
+    series: Sequence[NewSeries],
+    unread_types: Sequence[str],
+) -> tuple[str, tuple[object, ...]]:
+    """Return the statement and its parameters that append the rows whose keys are new.
 
-    The caller holds the head; sequences follow it without a gap.
+    It is a transaction by itself, or part of one. revision: of the catalog that read the events.
+    may_know: look for the keys before trying to insert them; either way nothing counts twice.
+    series: those not committed yet, in the order of their ids. `appended` reads the answer.
     """
-    connection.execute(
-        "with keys as ("
-        " insert into event_key (organization_id, key, digest, sequence)"
-        " select %(org)s, key, digest, %(first)s + position from incoming),"
-        "rows as ("
-        f" insert into event (organization_id, sequence, received_at, time, {_ROW})"
-        f" select %(org)s, %(first)s + position, %(received_at)s, time, {_ROW} from incoming)"
-        " update stream_head set last_sequence = last_sequence + %(count)s"
-        " where organization_id = %(org)s and shard = 0",
+    columns: list[str | None] = [None] * _COLUMNS
+    if rows:
+        times, *texts = zip(*rows, strict=True)
+        columns = [_times(times), *[SEPARATOR.join(one) if any(one) else None for one in texts]]
+    new_series = _series_json(series) if series else None
+    types = list(unread_types) or None
+    return _APPEND, (organization_id, revision, received_at, may_know, *columns, new_series, types)
+
+
+def _times(times: Sequence[datetime]) -> str:
+    # The encoder prints an array of times at a twentieth of the price of isoformat.
+    return _JSON.encode(times)[2:-2].replace(b'","', SEPARATOR.encode()).decode()
+
+
+def appended(answer: tuple[Any, ...] | None) -> Appended | None:
+    """Read what the statement of `append_call` answered; None: another revision is in force."""
+    assert answer is not None, "the function answers one row"
+    last_before, count, known, same = answer
+    if last_before is None:
+        return None
+    places = [place - 1 for place in known]
+    return Appended(last_before, count, dict(zip(places, same or (), strict=True)))
+
+
+def _series_json(series: Sequence[NewSeries]) -> str:
+    rows = [
         {
-            "org": organization_id,
-            "first": head.last_sequence + 1,
-            "count": count,
-            "received_at": received_at,
-        },
-    )
-
-
-def copy_line(
-    key: str,
-    digest: str,
-    time: datetime,
-    attributes: tuple[str, str, str, str | None],
-    readings: str,
-    payload: str,
-) -> str:
-    """Format one row for COPY, without its sequence.
-
-    attributes: source, id, type, subject. readings: the six arrays as PostgreSQL literals, in the
-    order of the table, separated by tabs.
-    """
-    source, identifier, kind, subject = attributes
-    if _SPECIAL.search(f"{source}{identifier}{kind}{subject}"):
-        source, identifier, kind = escape(source), escape(identifier), escape(kind)
-        subject = None if subject is None else escape(subject)
-    if "\\" in payload:
-        payload = payload.replace("\\", "\\\\")
-    return (
-        f"{key}\t{digest}\t{time.isoformat()}\t{source}\t{identifier}\t{kind}"
-        f"\t{NULL if subject is None else subject}\t{readings}\t{payload}\n"
-    )
-
-
-NULL = "\\N"
-
-
-def escape(text: str) -> str:
-    """Escape what COPY's text format gives a meaning."""
-    if _SPECIAL.search(text) is None:
-        return text
-    return _SPECIAL.sub(lambda match: _ESCAPES[match.group()], text)
-
-
-def count_unread(
-    connection: Connection,
-    organization_id: UUID,
-    unread: dict[str, tuple[int, datetime, datetime]],
-    last_sequence: int,
-) -> None:
-    """Note events whose type no meter reads: how many, and from when to when."""
-    connection.cursor().executemany(
-        "insert into unread_type as u values (%s, %s, %s, %s, %s, %s)"
-        " on conflict (organization_id, type) do update set"
-        " events = u.events + excluded.events,"
-        " first_time = least(u.first_time, excluded.first_time),"
-        " last_time = greatest(u.last_time, excluded.last_time),"
-        " last_sequence = excluded.last_sequence",
-        [
-            (organization_id, kind, events, first, last, last_sequence)
-            for kind, (events, first, last) in sorted(unread.items())
-        ],
-    )
+            "series_id": new.series.series_id,
+            "meter_key": new.series.meter_key,
+            "meter_version": new.series.meter_version,
+            "subject": new.series.subject,
+            "customer_key": new.series.customer,
+            "dimensions": new.series.dimensions,
+            "places": [place + 1 for place in new.places],
+        }
+        for new in series
+    ]
+    return _JSON.encode(rows).decode()
 
 
 def ensure_partitions(connection: Connection, months: Iterable[date]) -> None:

@@ -18,6 +18,8 @@ from farebox.metering.fold import Point, Totals
 from farebox.metering.quantity import Place, PointRow, Target, TotalsRow, ValueRow
 from farebox.period.instant import BEGINNING
 
+_FEW_SERIES = 100
+"""Up to so many, looking for them in an event's arrays is cheaper than taking those apart."""
 _ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
 
 # Which series each target takes, and when: a subject counts for a customer while it is mapped, a
@@ -88,8 +90,10 @@ member_edge as (
 ),
 edge as materialized (select distinct lo, hi from member_edge),
 mark as materialized (
-  select sequence, exists (select from void where organization_id = %(org)s) as voided
-  from watermark where organization_id = %(org)s
+  select w.sequence, exists (select from void where organization_id = %(org)s) as voided,
+         s.series_ids, cardinality(s.series_ids) > {_FEW_SERIES} as many
+  from watermark w cross join (select array_agg(distinct series_id) as series_ids from member) s
+  where w.organization_id = %(org)s
 )"""
 
 
@@ -115,6 +119,7 @@ def _raw(series: str, readings: str, kind: str, backfilled: str) -> str:
     select e.time, u.series_id, u.value
     from mark cross join lateral (
       select * from event where organization_id = %(org)s and sequence > mark.sequence
+        and (mark.many or {series} && mark.series_ids)
       offset 0) e
     cross join lateral unnest(e.{series}, e.{readings}) as u(series_id, value)
   )
@@ -193,6 +198,7 @@ tail as (
     from event e
     cross join lateral unnest(e.point_series, e.point_quantities) as u(series_id, value)
     where e.organization_id = %(org)s and e.sequence > mark.sequence
+      and (mark.many or e.point_series && mark.series_ids)
     offset 0) e
   join member m on m.series_id = e.series_id and e.time < m.counted_to
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from enum import StrEnum
 
 from msgspec import Struct
@@ -19,7 +19,7 @@ from farebox.catalog.price import (
     Volume,
 )
 from farebox.money.amount import to_currency
-from farebox.money.rounding import EXACT
+from farebox.money.rounding import exact, exact_sum
 from farebox.rating.adjust import (
     Applied,
     cap,
@@ -109,7 +109,7 @@ class ChargeResult(Struct, frozen=True):
     @property
     def amount(self) -> Decimal:
         """The sum of the rounded lines, which is what the charge costs."""
-        return sum((line.amount for line in self.lines), ZERO)
+        return exact_sum(line.amount for line in self.lines)
 
 
 def rate_charge(
@@ -127,7 +127,7 @@ def rate_charge(
     without a price counts nowhere and is returned. A segment without usage and without amount
     gives no line. Raises UnknownCurrency.
     """
-    with localcontext(EXACT):
+    with exact():
         stretches, unpriced = _prepare(charge, segments, adjustments.included, aliases or {})
         rated = _rate_stretches(stretches)
         lines = _adjust(charge, stretches, rated, adjustments, currency)

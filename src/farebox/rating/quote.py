@@ -21,8 +21,9 @@ from farebox.catalog.price_check import PriceCode, check_adjustments, check_pric
 from farebox.catalog.problem import Problem
 from farebox.catalog.yaml_text import TextFault, read_yaml
 from farebox.money.amount import EXPONENTS
+from farebox.money.rounding import exact_sum
 from farebox.rating.charge import ChargeResult, Segment, rate_charge
-from farebox.rating.usage import ZERO, Usage
+from farebox.rating.usage import Usage
 
 
 class QuoteCode(StrEnum):
@@ -82,7 +83,7 @@ class Quote(Struct, frozen=True):
     @property
     def amount(self) -> Decimal:
         """The sum of all lines."""
-        return sum((result.amount for result in self.results), ZERO)
+        return exact_sum(result.amount for result in self.results)
 
 
 def quote(text: bytes) -> bytes:
@@ -123,7 +124,7 @@ def rate_quote(text: bytes) -> Quote:
 def _usages(usages: Sequence[QuoteUsage]) -> tuple[Usage, ...]:
     return tuple(
         Usage(
-            quantity=sum(each.values, ZERO) if each.quantity is None else each.quantity,
+            quantity=exact_sum(each.values) if each.quantity is None else each.quantity,
             dimensions=each.dimensions,
             events=len(each.values) if each.events is None else each.events,
             values=each.values,
@@ -188,7 +189,7 @@ def _check_usage(usage: QuoteUsage, pointer: str) -> Iterator[Problem]:
         yield Problem(QuoteCode.QUANTITY_MISSING, pointer, message)
     if not usage.values:
         return
-    if usage.quantity is not None and usage.quantity != sum(usage.values, ZERO):
+    if usage.quantity is not None and usage.quantity != exact_sum(usage.values):
         message = "the quantity is not the sum of the values; it may be left out"
         yield Problem(QuoteCode.VALUES_MISMATCH, f"{pointer}/quantity", message)
     if usage.events is not None and usage.events != len(usage.values):

@@ -1,7 +1,7 @@
 """Rating: what usage costs under a price, exact to the last digit and explained row by row."""
 
 from collections.abc import Sequence
-from decimal import Decimal, localcontext
+from decimal import Decimal
 from typing import assert_never
 
 from farebox.catalog.price import (
@@ -18,7 +18,7 @@ from farebox.catalog.price import (
     Stairstep,
     Volume,
 )
-from farebox.money.rounding import EXACT
+from farebox.money.rounding import exact
 from farebox.rating.capacity import rate_capacity
 from farebox.rating.dynamic import rate_dynamic
 from farebox.rating.flat import rate_flat
@@ -56,7 +56,7 @@ def rate(
     Negative quantities are corrections: a running total below zero costs the mirror image of the
     same total above zero.
     """
-    with localcontext(EXACT):
+    with exact():
         return rate_in_context(
             price,
             usages,

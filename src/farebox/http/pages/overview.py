@@ -16,7 +16,7 @@ from farebox.http.pages.page import Page, PageRequest, Viewer, render
 from farebox.http.pages.sparkline import Sparkline, sparkline
 from farebox.http.state import State
 from farebox.metering.series import Keeping, keeping_of
-from farebox.money.rounding import exact
+from farebox.money.rounding import exact_sum
 from farebox.postgres import billing_run, console, invoice
 from farebox.postgres.console import MeterDay
 from farebox.postgres.session import transaction
@@ -112,8 +112,7 @@ def meter_usages(
 
 
 def _sum(values: Sequence[Decimal | int]) -> Decimal:
-    with exact():
-        return sum((Decimal(value) for value in values), Decimal(0))
+    return exact_sum(Decimal(value) for value in values)
 
 
 def _value(row: MeterDay | None, adds_up: bool) -> Decimal | int:

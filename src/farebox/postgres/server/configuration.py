@@ -20,7 +20,6 @@ DEFAULTS = {
     "min_wal_size": "256MB",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
-    "wal_compression": "pglz",
     "random_page_cost": "1.1",
     "jit": "off",
     # Rollups and pools are updated often: visit them early and often, with small steps.
