@@ -1,16 +1,23 @@
 """An endpoint that does nothing, on the stack that the server runs on: what one request costs."""
 
 import sys
+from typing import Any
 
 from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.log import LogLevels
-from litestar import Litestar, get, post
+from litestar import Litestar, Request, get, post
 
 
 @post("/empty", status_code=204)
-async def empty() -> None:
-    """Answer that there is nothing to say."""
+async def empty(request: Request[Any, Any, Any]) -> None:
+    """Take the request, and answer that there is nothing to say."""
+    await request.body()
+
+
+@post("/unread", status_code=204)
+async def unread() -> None:
+    """Answer without waiting for the request's body, which no endpoint that uses it can."""
 
 
 @get("/readyz")
@@ -19,7 +26,7 @@ async def ready() -> dict[str, str]:
 
 
 def create() -> Litestar:
-    return Litestar([empty, ready], openapi_config=None)
+    return Litestar([empty, unread, ready], openapi_config=None)
 
 
 if __name__ == "__main__":

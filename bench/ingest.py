@@ -130,12 +130,15 @@ def measure_singles(
     """Return the ratio of one event a request to an empty endpoint, by the same client."""
     ours: list[float] = []
     theirs: list[float] = []
+    unread: list[float] = []
     latencies: list[float] = []
     with single_senders() as senders, _empty_server() as empty:
         target = one.target(organization)
         for number in range(ROUNDS + 1):
             nothing = Order(empty, "/empty", SINGLE_CONNECTIONS, count, seed, f"e{number}")
             theirs.append(_send_singles(senders, nothing, 204)[0])
+            ignored = Order(empty, "/unread", SINGLE_CONNECTIONS, count, seed, f"u{number}")
+            unread.append(_send_singles(senders, ignored, 204)[0])
             events = Order(target, EVENTS, SINGLE_CONNECTIONS, count, seed, f"s{number}")
             rate, sent = _send_singles(senders, events, 200)
             ours.append(rate)
@@ -146,6 +149,7 @@ def measure_singles(
         "ratio": rate / empty_rate,
         "requests_per_second": rate,
         "empty_requests_per_second": empty_rate,
+        "empty_requests_per_second_body_unread": statistics.median(unread[1:]),
         "rounds_requests_per_second": ours[1:],
         "rounds_empty_requests_per_second": theirs[1:],
         "p50_ms": 1000 * percentile(latencies, 50),
