@@ -30,6 +30,8 @@ serve: $(INSTALLED) web ## Start an empty Farebox and print an owner key
 
 test: $(INSTALLED) web lint types ## Run the whole suite: lint, types, layers, tests
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --postgres 15 tests/sql tests/flows \
+		--ignore-glob='tests/sql/test_server*' --ignore=tests/sql/test_database_open.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

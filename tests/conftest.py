@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -12,6 +14,9 @@ from psycopg.conninfo import make_conninfo
 from farebox.access.id import uuidv7
 from farebox.postgres import access, stream
 from farebox.postgres.migrate import ensure_runtime_role, migrate
+from farebox.postgres.server import cluster, process, supervisor
+from farebox.postgres.server.binaries import Binaries, find
+from farebox.postgres.server.layout import Layout
 from farebox.postgres.server.temporary import temporary_server
 from farebox.postgres.session import Pool, open_pool, unbound
 
@@ -22,6 +27,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--faults-long", action="store_true", help="kill ten times as often, by ten seeds"
     )
+    parser.addoption(
+        "--postgres", type=int, help="run on the system's PostgreSQL of this major version"
+    )
 
 
 def new_id() -> UUID:
@@ -30,10 +38,31 @@ def new_id() -> UUID:
 
 
 @pytest.fixture(scope="session")
-def superuser_url() -> Iterator[str]:
+def superuser_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """Return the URL of a server of this test session; `fsync` is on, as everywhere."""
-    with temporary_server() as server:
-        yield server.superuser_url
+    major = request.config.getoption("--postgres")
+    with ExitStack() as stack:
+        if major is not None:
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setattr(supervisor, "installed", lambda layout: system_binaries(layout, major))
+            patch.setattr(cluster, "run", run_as_older)
+        yield stack.enter_context(temporary_server()).superuser_url
+
+
+def system_binaries(layout: Layout, major: int) -> Binaries:
+    found = find(layout, major)
+    if found is None:
+        pytest.skip(f"this machine has no PostgreSQL {major}")
+    return found
+
+
+def run_as_older(command: list[str], *arguments: Any) -> Any:
+    """Run a program without the options that PostgreSQL 17 brought."""
+    unknown = ("--locale-provider=", "--sync-method=")
+    given = [word for word in command if not word.startswith(unknown)]
+    return process.run(
+        [word.replace("--builtin-locale=", "--locale=") for word in given], *arguments
+    )
 
 
 @pytest.fixture(scope="session")

@@ -193,7 +193,8 @@ def test_what_is_known_leaves_no_gap(pool: Pool, organization_id: UUID, may_know
         known = append(connection, organization_id, [rows[0], rows[3], rows[5]])
         assert Appended(0, 3, {}) == known
         everything = append(connection, organization_id, rows, may_know=may_know)
-        assert Appended(3, 3, {0: True, 3: True, 5: True}) == everything
+        digests = {place: rows[place][2] for place in (0, 3, 5)}
+        assert Appended(3, 3, digests) == everything
     with transaction(pool, organization_id) as connection:
         found = connection.execute(
             "select e.sequence, e.id, k.key from event e"

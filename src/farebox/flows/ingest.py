@@ -1,6 +1,6 @@
 """Append events to an organization's stream: each counts once, however often it is sent."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -39,7 +39,8 @@ class _Attempt:
         known_series: set[str],
         may_know: bool,
     ) -> None:
-        self._first_of, self._outcomes = _first_of_each_key(events)
+        self._events = events
+        self._first_of, self._places = _first_of_each_key(events)
         self._new_series = _new_series(self._first_of, known_series)
         self.statement, self.parameters = stream.append_call(
             organization_id,
@@ -55,10 +56,9 @@ class _Attempt:
         appended = stream.appended(answer)
         if appended is None:
             raise StaleCatalog
-        outcomes = [
-            outcome if isinstance(outcome, Outcome) else _outcome(appended.known.get(outcome))
-            for outcome in self._outcomes
-        ]
+        outcomes = [Outcome.ACCEPTED] * len(self._events)
+        if appended.count < len(outcomes):
+            outcomes = self._compare(appended.known)
         first = appended.last_before + 1
         committed = [
             one.series.series_id
@@ -66,6 +66,20 @@ class _Attempt:
             if not appended.known.keys() >= set(one.places)
         ]
         return Ingested(outcomes, first, appended.count, committed)
+
+    def _compare(self, known: Mapping[int, str]) -> list[Outcome]:
+        """Compare each event with what is stored of its key by now, known or just appended."""
+        fresh = set(range(len(self._first_of))) - known.keys()
+        outcomes = []
+        for event, place in zip(self._events, self._places, strict=True):
+            if place in fresh:
+                fresh.remove(place)
+                outcomes.append(Outcome.ACCEPTED)
+            else:
+                stored = known.get(place) or self._first_of[place].digest
+                same = event.digest == stored
+                outcomes.append(Outcome.DUPLICATE if same else Outcome.CONFLICT)
+        return outcomes
 
 
 def ingest_in(
@@ -106,32 +120,17 @@ async def ingest(
     return attempt.result(await cursor.fetchone())
 
 
-def _first_of_each_key(
-    events: Sequence[Prepared],
-) -> tuple[list[Prepared], list[Outcome | int]]:
-    """Return the events to compare with the stream, and for each event its place among them.
-
-    An event whose key came before in the same call is told at once: a duplicate or a conflict.
-    """
-    places: dict[str, int] = {}
+def _first_of_each_key(events: Sequence[Prepared]) -> tuple[list[Prepared], list[int]]:
+    """Return one event of each key, and for each event the place of its key among them."""
+    place_of: dict[str, int] = {}
     first_of: list[Prepared] = []
-    outcomes: list[Outcome | int] = []
+    places: list[int] = []
     for event in events:
-        place = places.setdefault(event.key, len(first_of))
+        place = place_of.setdefault(event.key, len(first_of))
         if place == len(first_of):
             first_of.append(event)
-            outcomes.append(place)
-        else:
-            same = first_of[place].digest == event.digest
-            outcomes.append(Outcome.DUPLICATE if same else Outcome.CONFLICT)
-    return first_of, outcomes
-
-
-def _outcome(same: bool | None) -> Outcome:
-    """Return what an event was that is in the stream already and says the same there, or not."""
-    if same is None:
-        return Outcome.ACCEPTED
-    return Outcome.DUPLICATE if same else Outcome.CONFLICT
+        places.append(place)
+    return first_of, places
 
 
 def _new_series(events: Sequence[Prepared], known: set[str]) -> list[NewSeries]:

@@ -156,16 +156,22 @@ class Committer:
     async def _ingest(self, events: list[Prepared], book: MeterBook) -> list[Outcome]:
         if len(self._known_series) > _SERIES_REMEMBERED:
             self._known_series.clear()
-        async with self._connections().connection() as connection:
-            ingested = await ingest(
-                connection,
-                self._organization_id,
-                events,
-                book.revision,
-                self._clock(),
-                self._known_series,
-                may_know=self._may_know,
-            )
+        connections = self._connections()
+        try:
+            async with connections.connection() as connection:
+                ingested = await ingest(
+                    connection,
+                    self._organization_id,
+                    events,
+                    book.revision,
+                    self._clock(),
+                    self._known_series,
+                    may_know=self._may_know,
+                )
+        except psycopg.OperationalError:
+            # The other connections may be as dead; the next requests need not find that out.
+            await connections.check()
+            raise
         self._known_series.update(ingested.series)
         # Who sends again does so for a while.
         self._may_know = ingested.appended < len(events)
@@ -185,9 +191,12 @@ class Intake:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
         """Take events in on this event loop while the block runs."""
-        async with append_pool(self._url) as self._connections:
-            yield
-        self._connections = None
+        async with append_pool(self._url) as connections:
+            self._connections = connections
+            try:
+                yield
+            finally:
+                self._connections = None
 
     def committer(self, organization_id: UUID) -> Committer:
         committer = self._committers.get(organization_id)

@@ -89,8 +89,11 @@ def fold(connection: Connection, organization_id: UUID, after: int, to: int, now
     for statement in _FOLD:
         connection.execute(statement, {"org": organization_id, "after": after, "to": to})
     connection.execute(
-        "update watermark set sequence = %s, folded_at = %s where organization_id = %s",
-        (to, now, organization_id),
+        "update watermark set sequence = %(to)s, folded_at = %(now)s, last_time = greatest("
+        "  last_time, (select max(time) from event where organization_id = %(org)s"
+        "    and sequence > %(after)s and sequence <= %(to)s))"
+        " where organization_id = %(org)s",
+        {"org": organization_id, "after": after, "to": to, "now": now},
     )
 
 

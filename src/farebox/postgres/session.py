@@ -18,7 +18,13 @@ class UnsafeRole(RuntimeError):
 def open_pool(url: str, *, size: int = 12) -> Pool:
     """Open connections for the runtime role; raises UnsafeRole, psycopg.OperationalError."""
     pool: Pool = ConnectionPool(
-        url, min_size=1, max_size=size, timeout=10, open=False, configure=_configure
+        url,
+        min_size=1,
+        max_size=size,
+        timeout=10,
+        open=False,
+        configure=_configure,
+        check=ConnectionPool.check_connection,
     )
     pool.open(wait=True, timeout=15)
     with pool.connection() as connection:

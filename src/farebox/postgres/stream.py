@@ -74,12 +74,12 @@ class Appended(Struct, frozen=True):
     """What `append_events` did.
 
     last_before: the last sequence before these events. known: places (from 0) of those that were
-    in the stream already, and whether they say the same there.
+    in the stream already, and their digests there (32 hexadecimal digits).
     """
 
     last_before: int
     count: int
-    known: dict[int, bool]
+    known: dict[int, str]
 
 
 def append_call(
@@ -115,11 +115,11 @@ def _times(times: Sequence[datetime]) -> str:
 def appended(answer: tuple[Any, ...] | None) -> Appended | None:
     """Read what the statement of `append_call` answered; None: another revision is in force."""
     assert answer is not None, "the function answers one row"
-    last_before, count, known, same = answer
+    last_before, count, known, digests = answer
     if last_before is None:
         return None
     places = [place - 1 for place in known]
-    return Appended(last_before, count, dict(zip(places, same or (), strict=True)))
+    return Appended(last_before, count, dict(zip(places, digests or (), strict=True)))
 
 
 def _series_json(series: Sequence[NewSeries]) -> str:

@@ -26,6 +26,7 @@ _ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
 # meter version until a backfill of a newer one has read the same events. The two small lookups are
 # subqueries, so that no join order depends on them.
 # raw: read everything from events, for windows shorter than a bucket.
+# A range that ends after the last folded event has no edge there: its last bucket is taken whole.
 _MEMBER = f"""
 with target as (
   select (n - 1)::int as n, customer_key, meter_key, start_at, end_at
@@ -62,6 +63,9 @@ version as materialized (
             and b.meter_key = m.meter_key and b.meter_version = m.meter_version) as backfilled
   from (select distinct meter_key, meter_version from mapped) m
 ),
+folded as materialized (
+  select sequence, last_time from watermark where organization_id = %(org)s
+),
 series_of as (
   select m.n, m.series_id, m.subject, m.customer_key, m.meter_version, m.dimensions, m.start_at,
          m.end_at, least(m.end_at, v.counted_until) as counted_to, v.backfilled
@@ -74,10 +78,12 @@ member as (
          case when %(raw)s or counted_to <= start_at then greatest(start_at, counted_to) else
            least(counted_to, date_bin('15 minutes', start_at + interval '14:59.999999', {_ORIGIN}))
          end as first_bucket,
-         case when %(raw)s or counted_to <= start_at then least(start_at, counted_to) else
-           greatest(start_at, date_bin('15 minutes', counted_to, {_ORIGIN}))
+         case when %(raw)s or counted_to <= start_at then least(start_at, counted_to)
+           when counted_to > last_time then
+             date_bin('15 minutes', counted_to + interval '14:59.999999', {_ORIGIN})
+           else greatest(start_at, date_bin('15 minutes', counted_to, {_ORIGIN}))
          end as last_bucket
-  from series_of
+  from series_of cross join folded
   where %(subjects)s::text[] is null or subject = any(%(subjects)s::text[])
 ),
 member_edge as (
@@ -90,10 +96,9 @@ member_edge as (
 ),
 edge as materialized (select distinct lo, hi from member_edge),
 mark as materialized (
-  select w.sequence, exists (select from void where organization_id = %(org)s) as voided,
+  select f.sequence, exists (select from void where organization_id = %(org)s) as voided,
          s.series_ids, cardinality(s.series_ids) > {_FEW_SERIES} as many
-  from watermark w cross join (select array_agg(distinct series_id) as series_ids from member) s
-  where w.organization_id = %(org)s
+  from folded f cross join (select array_agg(distinct series_id) as series_ids from member) s
 )"""
 
 
@@ -172,7 +177,7 @@ from (
 group by 1, 2, 3, 4, 5, 6 order by 1, 2, 3, 4, 5, 6"""
 
 _POINTS = f"""{_MEMBER},
-folded as (
+point_of as (
   select m.n, m.series_id, m.subject, m.user_subject, m.user_customer,
          m.meter_version, m.dimensions, p.time, p.sequence, p.value, false as carried,
          m.start_at, m.end_at
@@ -202,7 +207,7 @@ tail as (
     offset 0) e
   join member m on m.series_id = e.series_id and e.time < m.counted_to
 )
-select * from folded union all select * from tail
+select * from point_of union all select * from tail
 order by n, dimensions, series_id, time, sequence"""
 
 

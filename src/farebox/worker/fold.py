@@ -1,6 +1,6 @@
 """Keep rollups close behind the stream: a loop in every server process, one folder at a time.
 
-A pass every second, rather than one for each commit, lets many events of a series meet in one
+A few passes a second, rather than one for each commit, let many events of a series meet in one
 update. Until then they are read from the stream, so an answer is current all the same.
 """
 
@@ -17,7 +17,9 @@ from farebox.flows.fold_rollups import EVENTS_A_STEP, fold_rollups
 from farebox.postgres import rollup
 from farebox.postgres.session import Pool, unbound
 
-PAUSE_SECONDS = 1.0
+PAUSE_SECONDS = 0.25
+IDLE_SECONDS = 1.0
+"""The pause after a pass that found nothing to do."""
 
 _log = structlog.get_logger()
 
@@ -27,12 +29,13 @@ async def keep_folding(pool: Pool, clock: Callable[[], datetime]) -> None:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix="fold") as thread:
         while True:
+            folded = 0
             try:
-                await loop.run_in_executor(thread, fold_all, pool, clock)
+                folded = await loop.run_in_executor(thread, fold_all, pool, clock)
             except Exception as error:
                 # The database may be gone for a while; the stream keeps what is not folded.
                 _log.warning("fold_failed", error=str(error))
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(PAUSE_SECONDS if folded else IDLE_SECONDS)
 
 
 def fold_all(pool: Pool, clock: Callable[[], datetime]) -> int:

@@ -1,5 +1,11 @@
--- Appending to the stream in one round trip, so that a commit of few events costs little more than
--- its events.
+-- Taking events in and asking for usage at full speed: one round trip for a commit, and no look at
+-- raw events for a range that ends after the last of them.
+
+-- The latest time of any event up to the watermark.
+alter table watermark add column last_time timestamptz;
+update watermark w set last_time = (
+    select max(e.time) from event e
+    where e.organization_id = w.organization_id and e.sequence <= w.sequence);
 
 -- Appends the events of one catalog revision whose keys are not in the stream, in their order,
 -- with sequences that follow the head without a gap. The head is locked until the transaction ends;
@@ -14,14 +20,14 @@
 --
 -- last_before: the head's sequence before; null when another revision is in force, and then nothing
 -- is appended. known: the places (from 1) of the events that were in the stream already;
--- same: whether they say the same there.
+-- known_digests: what their digests are there, 32 hexadecimal digits each.
 create function append_events(
     for_organization uuid, revision bigint, received timestamptz, may_know boolean,
     times text, keys text, digests text, sources text, ids text, types text, subjects text,
     series_ids text, quantities text, value_series text, value_texts text,
     point_series text, point_quantities text, payloads text,
     new_series json, unread_types text[],
-    out last_before bigint, out appended bigint, out known bigint[], out same boolean[])
+    out last_before bigint, out appended bigint, out known bigint[], out known_digests text[])
     language plpgsql
     as $$
 #variable_conflict use_column
@@ -41,8 +47,8 @@ begin
     for attempt in 1..2 loop
         if may_know then
             select coalesce(array_agg(i.at order by i.at), '{}'),
-                   coalesce(array_agg(k.digest = i.digest::uuid order by i.at), '{}')
-                into known, same
+                   array_agg(replace(k.digest::text, '-', '') order by i.at)
+                into known, known_digests
                 from rows from (string_to_table(keys, separator), string_to_table(digests, separator))
                     with ordinality i(key, digest, at)
                 cross join lateral (
