@@ -121,9 +121,7 @@ def preload_flat(connection: psycopg.Connection, history: History) -> None:
         )
     connection.execute("alter table flat add primary key (key)")
     connection.execute("create index on flat (organization_id, sequence)")
-    connection.execute(
-        "create index on flat using brin (time) with (pages_per_range = 32, autosummarize = on)"
-    )
+    connection.execute("create index on flat (organization_id, time)")
     connection.execute("vacuum (analyze) flat")
 
 

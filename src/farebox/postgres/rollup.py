@@ -90,8 +90,10 @@ def fold(connection: Connection, organization_id: UUID, after: int, to: int, now
         connection.execute(statement, {"org": organization_id, "after": after, "to": to})
     connection.execute(
         "update watermark set sequence = %(to)s, folded_at = %(now)s, last_time = greatest("
-        "  last_time, (select max(time) from event where organization_id = %(org)s"
-        "    and sequence > %(after)s and sequence <= %(to)s))"
+        "  last_time, (select max(time) from (select time from event"
+        "    where organization_id = %(org)s and sequence > %(after)s and sequence <= %(to)s"
+        # Else the newest times of all would be tried, one by one, for a sequence in the range.
+        "    offset 0) e))"
         " where organization_id = %(org)s",
         {"org": organization_id, "after": after, "to": to, "now": now},
     )

@@ -7,6 +7,11 @@ update watermark w set last_time = (
     select max(e.time) from event e
     where e.organization_id = w.organization_id and e.sequence <= w.sequence);
 
+-- Events by time, each organization's own: an index of block ranges is cheaper to keep, but it reads
+-- every organization's events, and all new ones until it is summarized.
+drop index event_time;
+create index event_time on event (organization_id, time);
+
 -- Appends the events of one catalog revision whose keys are not in the stream, in their order,
 -- with sequences that follow the head without a gap. The head is locked until the transaction ends;
 -- until then nobody else appends to this organization.
