@@ -163,3 +163,10 @@ def test_a_clock_that_is_set_back_makes_no_key_last(farebox: Any, api: Any) -> N
     assert memory.recall(digest) is not None
     now[0] = datetime(2026, 1, 1, tzinfo=UTC)
     assert memory.recall(digest) is None
+
+
+def test_a_missing_parameter_is_named(api: Any) -> None:
+    response = api("GET", "/v1/unbilled?from=2026-10-01T00:00:00Z")
+    assert (400, "parameter_invalid") == (response.status_code, response.json()["code"])
+    assert ["/to"] == [one["pointer"] for one in response.json()["errors"]]
+    assert "`to` is required" in response.json()["detail"]

@@ -1,5 +1,6 @@
 """Whatever ends a request early, as a problem: refusals, the framework's own, and our bugs."""
 
+import re
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from farebox.http.problem import FieldError, ProblemDetails, Refused, problem_de
 from farebox.intake.ingest import Overloaded
 
 _RETRY = {"Retry-After": "1"}
+_MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 _log = structlog.get_logger("farebox.http")
 
 Failure = tuple[ProblemDetails, Mapping[str, str]]
@@ -55,11 +57,7 @@ def _framework(error: HTTPException) -> Failure:
             detail = "this path has other methods, see Allow"
             return problem_details(HttpCode.METHOD_NOT_ALLOWED, detail), headers
         case ValidationException():
-            errors = [
-                FieldError(HttpCode.PARAMETER_INVALID, pointer_to([one["key"]]), one["message"])
-                for one in (error.extra if isinstance(error.extra, list) else ())
-                if isinstance(one, dict) and "key" in one and "message" in one
-            ]
+            errors = _parameter_errors(error)
             detail = errors[0].message if errors else "a parameter is not what it should be"
             return problem_details(HttpCode.PARAMETER_INVALID, detail, errors), headers
         case HTTPException(status_code=413):
@@ -69,3 +67,15 @@ def _framework(error: HTTPException) -> Failure:
         case _:
             problem = problem_details(HttpCode.INTERNAL, error.detail, status=error.status_code)
             return problem, headers
+
+
+def _parameter_errors(error: ValidationException) -> list[FieldError]:
+    missing = _MISSING.match(error.detail)
+    if missing is not None:
+        message = f"the parameter `{missing[1]}` is required"
+        return [FieldError(HttpCode.PARAMETER_INVALID, pointer_to([missing[1]]), message)]
+    return [
+        FieldError(HttpCode.PARAMETER_INVALID, pointer_to([one["key"]]), one["message"])
+        for one in (error.extra if isinstance(error.extra, list) else ())
+        if isinstance(one, dict) and "key" in one and "message" in one
+    ]
