@@ -94,7 +94,11 @@ member_edge as (
   select n, series_id, subject, meter_version, dimensions, backfilled, last_bucket, counted_to
   from member where last_bucket < counted_to
 ),
-edge as materialized (select distinct lo, hi from member_edge),
+edge as materialized (
+  select lo, hi, series_ids, cardinality(series_ids) > {_FEW_SERIES} as many
+  from (select lo, hi, array_agg(distinct series_id) as series_ids from member_edge group by lo, hi)
+    as edges
+),
 mark as materialized (
   select f.sequence, exists (select from void where organization_id = %(org)s) as voided,
          s.series_ids, cardinality(s.series_ids) > {_FEW_SERIES} as many
@@ -115,6 +119,7 @@ def _raw(series: str, readings: str, kind: str, backfilled: str) -> str:
     from mark cross join edge cross join lateral (
       select * from event where organization_id = %(org)s
         and time >= edge.lo and time < edge.hi and sequence + 0 <= mark.sequence
+        and (edge.many or {series} && edge.series_ids)
         and (not mark.voided or (select v.sequence from void v
                where v.organization_id = %(org)s and v.sequence = event.sequence) is null)
       offset 0) e
