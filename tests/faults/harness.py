@@ -150,7 +150,7 @@ class Service:
             case Victim.BACKEND:
                 self._kill_backend(rng)
             case Victim.POSTGRESQL:
-                self.kill_database()
+                self._kill_postmaster()
                 self.database.ensure_running()
         self.wait_ready()
 
@@ -165,11 +165,23 @@ class Service:
                 time.sleep(0.002)
 
     def kill_database(self) -> None:
+        """Kill the whole database server, and return when nothing of it answers any more.
+
+        A backend outlives its postmaster until it next looks, and may serve a request till then.
+        """
+        for pid in self._kill_postmaster():
+            while _runs(pid):
+                time.sleep(0.005)
+
+    def _kill_postmaster(self) -> list[int]:
+        """Kill the process that PostgreSQL's others belong to; return those."""
         postmaster = self.database.pid
         assert postmaster is not None
+        others = _children(postmaster)
         _kill(postmaster)
         while self.database.pid == postmaster:
             time.sleep(0.005)
+        return others
 
     def close(self) -> None:
         if self._process is not None:
@@ -319,6 +331,13 @@ def _free_port() -> int:
 def _kill(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    with suppress(OSError):
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return state not in "ZX"  # dead, but not waited for by whoever inherited it
+    return False
 
 
 def _children(pid: int) -> list[int]:

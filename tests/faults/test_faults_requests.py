@@ -69,13 +69,14 @@ def test_database_gone_is_503_and_comes_back_without_restart(
     organization_id, key = service.prepare(1, datetime(2026, 1, 1, tzinfo=UTC))
     assert 200 == send(service, key, "before")[0]
     service.kill_database()
+    try:
+        status, text = send(service, key, "during")
+        assert (503, "database_unavailable") == (status, json.loads(text)["code"])
+        assert 503 == exchange(service.port, key, "GET", "/readyz")[0]
+        assert 200 == exchange(service.port, key, "GET", "/healthz")[0]
+    finally:  # other tests share it
+        service.database.ensure_running()
 
-    status, text = send(service, key, "during")
-    assert (503, "database_unavailable") == (status, json.loads(text)["code"])
-    assert 503 == exchange(service.port, key, "GET", "/readyz")[0]
-    assert 200 == exchange(service.port, key, "GET", "/healthz")[0]
-
-    service.database.ensure_running()
     service.wait_ready()
     status, text = send(service, key, "before", "during")
     outcomes = [one["outcome"] for one in json.loads(text)["events"]]

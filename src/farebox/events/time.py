@@ -16,7 +16,7 @@ def parse_time(text: str) -> datetime | None:
     Without an offset it is taken as UTC, and a space may stand for the T. Leap seconds are not
     times here, as they are not in PostgreSQL's ranges either.
     """
-    # As most clocks print it; what follows reads all the forms, at three times the price.
+    # As most clocks print it; what follows reads all the forms, but takes longer.
     if (text[-1:] == "Z" and len(text) <= 27) or (text[-6:] == "+00:00" and len(text) <= 32):
         try:
             return msgspec.convert(text, datetime)

@@ -108,7 +108,7 @@ def append_call(
 
 
 def _times(times: Sequence[datetime]) -> str:
-    # The encoder prints an array of times at a twentieth of the price of isoformat.
+    # The encoder prints an array of times far faster than isoformat prints each.
     return _JSON.encode(times)[2:-2].replace(b'","', SEPARATOR.encode()).decode()
 
 
