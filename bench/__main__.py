@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench.catalog import CUSTOMERS
+from bench.draws import measure_draws
 from bench.ingest import measure_batches, measure_singles
 from bench.installation import Installation, Organization, installation, midnight
 from bench.invoices import measure_invoices
@@ -37,6 +38,7 @@ class Part(StrEnum):
     INVOICES = "invoices"
     USAGE_QUERY = "usage_query"
     MEMORY = "memory"
+    DRAWS = "draws"
 
 
 class Size(Struct, frozen=True):
@@ -49,10 +51,11 @@ class Size(Struct, frozen=True):
     seconds: float
     customers_billed: int
     queries: int
+    draws: int
 
 
-FULL = Size(10_000_000, 1_000_000, 200, 20_000, 30, 5_000, 300)
-QUICK = Size(1_000_000, 100_000, 100, 10_000, 10, 2_000, 100)
+FULL = Size(10_000_000, 1_000_000, 200, 20_000, 30, 5_000, 300, 30_000)
+QUICK = Size(1_000_000, 100_000, 100, 10_000, 10, 2_000, 100, 15_000)
 
 
 @app.default
@@ -73,7 +76,7 @@ def run(
         large = one.make_organization("large", CUSTOMERS + PROBERS)
         small = one.make_organization("small", CUSTOMERS)
         ends = midnight(datetime.now(UTC))
-        if parts - {Part.INVOICES, Part.MEMORY}:
+        if parts - {Part.INVOICES, Part.MEMORY, Part.DRAWS}:
             _preload(console, one, size, large, small, ends)
         # Restarted, so that the preload's checkpoint does not fall into the measurements.
         one.close()
@@ -146,6 +149,7 @@ def _measure(
         Part.EVENT_TO_USAGE: lambda: measure_event_to_usage(
             one, large, seed, load[0], size.seconds
         ),
+        Part.DRAWS: lambda: measure_draws(one, large, seed, size.draws),
         Part.INVOICES: lambda: measure_invoices(one, size.customers_billed, month),
         # Before the usage queries, which restart the server.
         Part.MEMORY: lambda: measure_memory(one),
@@ -168,6 +172,9 @@ def _named(found: dict[str, Any]) -> dict[str, Any]:
         "invoices_per_second": (Part.INVOICES, "invoices_per_second"),
         "usage_query_ms": (Part.USAGE_QUERY, "large_cold_p99_ms"),
         "server_memory_mb": (Part.MEMORY, "server_mb"),
+        "draw_hot_vs_pgbench": (Part.DRAWS, "hot_vs_pgbench"),
+        "draw_p99_ms": (Part.DRAWS, "p99_ms"),
+        "draw_spread_vs_hot": (Part.DRAWS, "spread_vs_hot"),
     }
     named = {
         name: found[part][figure] if part in found else None

@@ -25,6 +25,7 @@ from farebox.flows.publish import publish
 from farebox.period.instant import BEGINNING, END
 from farebox.postgres import customer as store
 from farebox.postgres.customer import SubjectRow
+from farebox.postgres.server.binaries import installed
 from farebox.postgres.server.layout import Layout
 from farebox.postgres.server.process import running
 from farebox.postgres.session import transaction
@@ -81,6 +82,12 @@ class Installation:
         """Return a connection of the tables' owner, whom row-level security does not bind."""
         assert self.runtime.urls.owner is not None
         return psycopg.connect(self.runtime.urls.owner, autocommit=True)
+
+    def pgbench(self, *options: str) -> list[str]:
+        """Return the command that runs PostgreSQL's own benchmark on this database."""
+        assert self.runtime.urls.owner is not None
+        program = installed(Layout(root=self.data.resolve())).program("pgbench")
+        return [program, *options, self.runtime.urls.owner]
 
     def target(self, organization: Organization) -> Target:
         return Target("127.0.0.1", self.port, organization.api_key)

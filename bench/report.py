@@ -12,6 +12,9 @@ _ROWS = (
     ("invoices_per_second", "invoices of 3 lines", "{:,.0f} a second", "2,000 a second"),
     ("usage_query_ms", "usage of a customer's month, cold, p99", "{:.1f} ms", "under 50 ms"),
     ("server_memory_mb", "memory of the server (PSS)", "{:.0f} MB", "under 400 MB"),
+    ("draw_hot_vs_pgbench", "live draws on one pool, against pgbench", "{:.2f}", "at least 2"),
+    ("draw_p99_ms", "a draw at half that load, p99", "{:.1f} ms", "under 20 ms"),
+    ("draw_spread_vs_hot", "draws over 10,000 pools, against one", "{:.2f}", "at least 1"),
 )
 _PARTS = {
     "ingest_batch_vs_copy": "batch",
@@ -20,6 +23,9 @@ _PARTS = {
     "invoices_per_second": "invoices",
     "usage_query_ms": "usage_query",
     "server_memory_mb": "memory",
+    "draw_hot_vs_pgbench": "draws",
+    "draw_p99_ms": "draws",
+    "draw_spread_vs_hot": "draws",
 }
 
 

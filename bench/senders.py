@@ -12,15 +12,21 @@ from typing import Any
 
 from msgspec import Struct
 
+from bench.draw_requests import Draws, make_draws
 from bench.events import BATCH, make_batches, make_events
 from bench.http_client import Connection, Target, content_length, post_request
 
 BATCH_TYPE = "application/cloudevents-batch+json"
 EVENT_TYPE = "application/cloudevents+json"
+JSON_TYPE = "application/json"
 
 
 class Order(Struct, frozen=True):
-    """What to send: `count` requests, in total, over `connections`, with ids of this `run`."""
+    """What to send: `count` requests, in total, over `connections`, with ids of this `run`.
+
+    rate: requests a second, whether answers have come or not (an open loop); none: each
+    connection sends when its answer has come. draws: ask for decisions instead of sending events.
+    """
 
     target: Target
     path: str
@@ -28,6 +34,8 @@ class Order(Struct, frozen=True):
     count: int
     seed: int
     run: str
+    rate: float | None = None
+    draws: Draws | None = None
 
 
 class Sent(Struct, frozen=True):
@@ -136,13 +144,70 @@ def _run_singles(pipe: Pipe) -> None:
             order: Order = pipe.recv()
         except EOFError:
             return
-        requests = [
-            post_request(order.target, order.path, EVENT_TYPE, event.encode())
-            for event in make_events(order.seed, order.run, order.count)
-        ]
+        requests = _requests(order)
         pipe.send("ready")
         pipe.recv()
-        pipe.send(uvloop.run(_send_singles(order, requests)))
+        send = _send_singles if order.rate is None else _send_paced
+        pipe.send(uvloop.run(send(order, requests)))
+
+
+def _requests(order: Order) -> list[bytes]:
+    if order.draws is not None:
+        return [
+            post_request(order.target, order.path, JSON_TYPE, body)
+            for body in make_draws(order.draws, order.seed, order.run, order.count)
+        ]
+    return [
+        post_request(order.target, order.path, EVENT_TYPE, event.encode())
+        for event in make_events(order.seed, order.run, order.count)
+    ]
+
+
+class _Paced(asyncio.Protocol):
+    """One connection of an open loop: it takes what is due, and says when it is free again."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, sent: Sent, free: list["_Paced"]) -> None:
+        self._sent, self._free = sent, free
+        self._received, self._due = b"", 0.0
+
+    def send(self, request: bytes, due: float) -> None:
+        self._due = due
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        received = self._received = self._received + data
+        end = received.find(b"\r\n\r\n")
+        if end < 0 or len(received) < end + 4 + content_length(received[:end].lower()):
+            return
+        self._sent.latencies.append(time.perf_counter() - self._due)
+        status = int(received[9:12])
+        self._sent.statuses[status] = self._sent.statuses.get(status, 0) + 1
+        self._received = b""
+        self._free.append(self)
+
+
+async def _send_paced(order: Order, requests: list[bytes]) -> Sent:
+    """Send each request at its time; where no connection is free it waits, and that counts."""
+    assert order.rate is not None
+    loop = asyncio.get_running_loop()
+    sent, free = Sent(0.0, {}, []), list[_Paced]()
+    for _ in range(order.connections):
+        one = _Paced(sent, free)
+        host, port = order.target.host, order.target.port
+        transport, _ = await loop.create_connection(lambda one=one: one, host, port)  # type: ignore[misc]
+        one.transport = transport
+        free.append(one)
+    started = time.perf_counter()
+    place = 0
+    while len(sent.latencies) < len(requests):
+        due = int((time.perf_counter() - started) * order.rate)
+        while place < min(due, len(requests)) and free:
+            free.pop().send(requests[place], started + place / order.rate)
+            place += 1
+        await asyncio.sleep(0.0005)
+    return Sent(time.perf_counter() - started, sent.statuses, sent.latencies)
 
 
 async def _send_singles(order: Order, requests: list[bytes]) -> Sent:

@@ -51,6 +51,19 @@ def test_a_port_that_is_none_is_refused_by_name(port: str) -> None:
     assert repr(port) in str(refused.value)
 
 
+@pytest.mark.parametrize(("text", "expected"), [("", False), ("false", False), ("true", True)])
+def test_private_addresses_are_for_who_says_true(text: str, expected: bool) -> None:
+    settings = read_settings({"FAREBOX_WEBHOOK_PRIVATE_ADDRESSES": text})
+    assert expected is settings.webhook_private_addresses
+    assert not read_settings({}).webhook_private_addresses
+
+
+@pytest.mark.parametrize("text", ["yes", "1", "True", " true", "off"])
+def test_what_is_neither_true_nor_false_is_refused_by_name(text: str) -> None:
+    with pytest.raises(SystemExit, match="FAREBOX_WEBHOOK_PRIVATE_ADDRESSES must be true or false"):
+        read_settings({"FAREBOX_WEBHOOK_PRIVATE_ADDRESSES": text})
+
+
 def test_an_owner_without_its_database_is_refused(tmp_path: Path) -> None:
     """Else an embedded database would start, and whoever set the URL would never know."""
     settings = replace(

@@ -23,6 +23,19 @@ if "farebox_world" not in sys.modules:
 
 from farebox_world import World  # noqa: E402
 
+for _name in ("pools", "alerts"):
+    if f"farebox_{_name}" not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(
+            f"farebox_{_name}", Path(__file__).with_name(f"{_name}.py")
+        )
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[f"farebox_{_name}"] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[f"farebox_{_name}"])
+
+from farebox_alerts import Watched  # noqa: E402
+from farebox_pools import Pools  # noqa: E402
+
 
 @pytest.fixture
 def new_world(pool: Pool, new_organization: Callable[[], UUID]) -> Callable[[], World]:
@@ -33,3 +46,15 @@ def new_world(pool: Pool, new_organization: Callable[[], UUID]) -> Callable[[], 
 @pytest.fixture
 def world(new_world: Callable[[], World]) -> World:
     return new_world()
+
+
+@pytest.fixture
+def new_watched(pool: Pool, new_organization: Callable[[], UUID]) -> Callable[[], Watched]:
+    """Return a function that makes an organization whose pools a test looks at."""
+    start = datetime(2026, 10, 2, 12, tzinfo=UTC)
+    return lambda: Watched(Pools(pool, new_organization(), start))
+
+
+@pytest.fixture
+def watched(new_watched: Callable[[], Watched]) -> Watched:
+    return new_watched()

@@ -33,7 +33,7 @@ def _put(pool: Pool, world: UUID, at: datetime = NOW, **fields: Any) -> Any:
     subscription = Subscription(
         **{"key": "s", "customer": "acme", "plan": "p", "start": START, **fields}
     )
-    return put_subscription(pool, world, subscription, at, uuidv7(1, os.urandom(10)))
+    return put_subscription(pool, world, subscription, at, lambda: uuidv7(1, os.urandom(10)))
 
 
 def _codes(answer: Any) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -13,10 +14,18 @@ from farebox.events.admit import Admitted, TimePolicy, admit
 from farebox.events.decode import decode
 from farebox.events.event import Event
 from farebox.flows.bill import BillingResult, bill
+from farebox.flows.decide_pools import Asked, Outcome, decide_pools
 from farebox.flows.fold_rollups import fold_rollups
+from farebox.flows.grant_units import grant_units
 from farebox.flows.ingest import Ingested, ingest_in
 from farebox.flows.load_book import load_book
 from farebox.flows.publish import Definition, Published, publish
+from farebox.flows.put_pool import PutPool, put_pool
+from farebox.ledger.administer import NewGrant
+from farebox.ledger.command import Command, Draw
+from farebox.ledger.grant import Grant
+from farebox.ledger.policy import Policy
+from farebox.ledger.pool import PoolDefinition
 from farebox.period.instant import BEGINNING, END
 from farebox.postgres import customer as customers
 from farebox.postgres import invoice
@@ -201,6 +210,33 @@ class World:
                 name += "'"
             found[name] = str(line.amount)
         return found
+
+    # Pools ---------------------------------------------------------------------------------------
+
+    def pool_of(self, key: str, *, unit: str = "token", **fields: Any) -> UUID:
+        """Open a pool, or change it; fields of its policy may be given as they are."""
+        policy = {
+            name: fields.pop(name) for name in list(fields) if name in Policy.__struct_fields__
+        }
+        definition = PoolDefinition(key=key, unit=unit, policy=Policy(**policy), **fields)
+        done = put_pool(self.pool, self.organization_id, definition, self.now, new_id())
+        assert isinstance(done, PutPool), done
+        return done.pool_id
+
+    def grant(self, pool_id: UUID, amount: str | int, **fields: Any) -> Grant:
+        with transaction(self.pool, self.organization_id) as connection:
+            asked = NewGrant(amount=Decimal(amount), **fields)
+            done = grant_units(connection, self.organization_id, pool_id, asked, self.now)
+        assert isinstance(done, Grant), done
+        return done
+
+    def ask(self, pool_id: UUID, *commands: Command) -> list[Outcome]:
+        """Decide commands in one transaction with the pool locked."""
+        asked = [Asked(pool_id, command) for command in commands]
+        return decide_pools(self.pool, self.organization_id, asked, self.now)
+
+    def draw(self, pool_id: UUID, amount: str | int, **fields: Any) -> Outcome:
+        return self.ask(pool_id, Draw(amount=Decimal(amount), **fields))[0]
 
 
 def days(count: int) -> timedelta:

@@ -15,7 +15,7 @@ from farebox.flows.api_key import NewApiKey, create_api_key_in
 from farebox.flows.create_organization import create_organization
 from farebox.http.app import create_app
 from farebox.http.state import State
-from farebox.intake.ingest import Intake
+from farebox.intake.intake import Intake
 from farebox.postgres.session import Pool, transaction
 
 

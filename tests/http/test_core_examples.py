@@ -12,8 +12,10 @@ from farebox.http.state import State
 
 # What differs from run to run stands for any other of its kind.
 _VOLATILE = re.compile(
-    r"^(?:(?:org|key|sub|inv|run|imp|req)_[0-9a-hjkmnp-tv-z]{26}"
+    r"^(?:(?:org|key|sub|inv|run|imp|req|ntc|dlv)_[0-9a-hjkmnp-tv-z]{26}"
+    r"|(?:grt|drw|hld)_[0-9a-hjkmnp-tv-z]{26}_\d+"
     r"|fbx_[a-z2-7]{16}_[a-z2-7]{52}"
+    r"|whsec_[A-Za-z0-9+/]{43}="
     r"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)$"
 )
 

@@ -18,7 +18,7 @@ from farebox.access.key import KeyRefusal
 from farebox.http.app import ROUTES, create_app
 from farebox.http.authenticate import KeyMemory, Principal
 from farebox.intake import ingest
-from farebox.intake.ingest import Intake
+from farebox.intake.intake import Intake
 from farebox.postgres import stream
 from farebox.postgres.migrate import ensure_runtime_role
 from farebox.postgres.session import Pool, open_pool, transaction

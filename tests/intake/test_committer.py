@@ -15,7 +15,9 @@ from farebox.events.answer import Outcome
 from farebox.events.event import Event
 from farebox.flows.ingest import Ingested
 from farebox.intake import ingest as intake_ingest
-from farebox.intake.ingest import Committer, Intake, Overloaded, Taken
+from farebox.intake.ingest import Committer, Taken
+from farebox.intake.intake import Intake
+from farebox.intake.overload import Overloaded
 from farebox.metering.reading import ReadingRefusal
 from farebox.postgres import stream
 from farebox.postgres.session import open_pool, transaction

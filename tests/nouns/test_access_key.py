@@ -84,8 +84,9 @@ def test_a_digest_belongs_to_its_key_id() -> None:
     ("granted", "included"),
     [
         (Scope.INGEST, {Scope.INGEST}),
+        (Scope.DRAW, {Scope.DRAW}),
         (Scope.READ, {Scope.READ}),
-        (Scope.MANAGE, {Scope.INGEST, Scope.READ, Scope.MANAGE}),
+        (Scope.MANAGE, set(Scope)),
     ],
 )
 def test_manage_includes_the_others_and_they_only_themselves(

@@ -98,7 +98,19 @@ ROWS = [
         "/subscriptions/0/customer",
     ),
     (CatalogCode.UNKNOWN_PARTNER, "customers", "{key: a, partner: port}", "/customers/0/partner"),
+    (CatalogCode.CUSTOMER_CYCLE, "customers", "{key: a, parent: a}", "/customers/0/parent"),
     (CatalogCode.UNKNOWN_CURRENCY, "plans", "{key: a, currency: USX}", "/plans/0/currency"),
+    (
+        CatalogCode.CUSTOM_UNIT_CONTRADICTORY,
+        "rate_cards",
+        """
+  key: a
+  currency: credit
+  custom_unit: true
+  rates:
+  - {meter: tokens, price: {model: flat, amount: 1}}""",
+        "/rate_cards/0/rates/0/price",
+    ),
     (
         CatalogCode.CURRENCY_MISMATCH,
         "plans",
@@ -133,6 +145,18 @@ ROWS = [
         "plans",
         "{key: a, currency: USD, fees: [{key: x, amount: 1}, {key: x, amount: 2}]}",
         "/plans/0/fees/1/key",
+    ),
+    (
+        CatalogCode.ENTITLEMENT_DUPLICATE,
+        "plans",
+        "{key: a, currency: USD, features: [chat], entitlements: [{feature: chat}]}",
+        "/plans/0/entitlements/0/feature",
+    ),
+    (
+        CatalogCode.ENTITLEMENT_CONTRADICTORY,
+        "plans",
+        "{key: a, currency: USD, entitlements: [{feature: chat, limit: 5, unlimited: true}]}",
+        "/plans/0/entitlements/0",
     ),
     (
         CatalogCode.NEGATIVE_FEE,

@@ -21,7 +21,7 @@ from farebox.flows.publish import publish
 from farebox.http.app import create_app
 from farebox.http.pages.routes import handlers
 from farebox.http.state import State
-from farebox.intake.ingest import Intake
+from farebox.intake.intake import Intake
 from farebox.period.instant import BEGINNING, END
 from farebox.postgres import customer
 from farebox.postgres.customer import SubjectRow, SubscriptionRow

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -41,6 +42,19 @@ def test_old_answers_are_forgotten_and_young_ones_kept(
     with transaction(pool, organization_id) as connection:
         found = [find_response(connection, organization_id, key) for key in ("old", "young")]
     assert [None, answer] == found
+
+
+def test_what_was_told_long_ago_is_forgotten_with_its_log(
+    runtime_url: str, pool: Pool, desk: Any
+) -> None:
+    """Attempts after 30 days, notices with their deliveries after 90."""
+    desk.put("ours")
+    for age in (91, 31, 1):
+        desk.clock.ahead = NOW - timedelta(days=age) - datetime.now(UTC)
+        desk.tell()
+        desk.deliver()
+    run_job(runtime_url, pool, "drop_notices")
+    assert [0, 1] == [len(desk.attempts(row)) for row in desk.deliveries()]
 
 
 def test_partitions_are_made_ahead(runtime_url: str, pool: Pool) -> None:

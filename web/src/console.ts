@@ -12,6 +12,10 @@ async function start(root: ParentNode): Promise<void> {
     const { calculateLive } = await import("./calculator");
     calculateLive(form, start);
   }
+  for (const element of root.querySelectorAll<HTMLElement>("[data-island='balance']")) {
+    const { followBalance } = await import("./balance");
+    followBalance(element);
+  }
   for (const select of root.querySelectorAll<HTMLElement>("form[data-submit-on-change]")) {
     select.addEventListener("change", () => (select as HTMLFormElement).requestSubmit());
   }

@@ -10,6 +10,7 @@ from uuid import UUID
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _VALUES = {letter: value for value, letter in enumerate(_ALPHABET)}
 _LENGTH = 26
+_DIGITS_MAX = 18
 RANDOM_BYTES = 10
 
 
@@ -30,6 +31,13 @@ class Prefix(StrEnum):
     BILLING_RUN = "run"
     IMPORT = "imp"
     BACKFILL = "bkf"
+    POOL = "pol"
+    GRANT = "grt"
+    DRAW = "drw"
+    HOLD = "hld"
+    NOTICE = "ntc"
+    DELIVERY = "dlv"
+    ALERT = "alt"
     REQUEST = "req"
 
 
@@ -65,3 +73,18 @@ def decode_id(prefix: Prefix, text: str) -> UUID | None:
     for letter in tail:
         number = number << 5 | _VALUES[letter]
     return UUID(int=number) if number < 1 << 128 else None
+
+
+def encode_numbered(prefix: Prefix, value: UUID, number: int) -> str:
+    """Return the id of the `number`-th thing of what `value` identifies (`drw_..._17`)."""
+    return f"{encode_id(prefix, value)}_{number}"
+
+
+def decode_numbered(prefix: Prefix, text: str) -> tuple[UUID, int] | None:
+    """Return what `encode_numbered` was given; none for any other text."""
+    head, _, tail = text.rpartition("_")
+    value = decode_id(prefix, head)
+    if value is None or not tail.isascii() or not tail.isdigit() or len(tail) > _DIGITS_MAX:
+        return None
+    number = int(tail)
+    return (value, number) if number and str(number) == tail else None

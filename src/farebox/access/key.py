@@ -25,6 +25,7 @@ class Scope(StrEnum):
     """What a key may do. `manage` includes the others; they include only themselves."""
 
     INGEST = "ingest"
+    DRAW = "draw"
     READ = "read"
     MANAGE = "manage"
 
@@ -41,6 +42,7 @@ class KeyRefusal(StrEnum):
 
 _IMPLIED = {
     Scope.INGEST: frozenset({Scope.INGEST}),
+    Scope.DRAW: frozenset({Scope.DRAW}),
     Scope.READ: frozenset({Scope.READ}),
     Scope.MANAGE: frozenset(Scope),
 }

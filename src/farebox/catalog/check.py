@@ -18,7 +18,9 @@ from farebox.catalog.rule import (
     cards_and_plan,
     country,
     currency,
+    custom_unit,
     duplicate_keys,
+    entitlements,
     fees,
     in_order,
     key,
@@ -101,7 +103,11 @@ def check_alias(alias: Alias, catalog: Catalog, pointer: str = "") -> list[Probl
 
 def check_rate_card(card: RateCard, catalog: Catalog, pointer: str = "") -> list[Problem]:
     """Return what is wrong with a rate card version; its prices' problems come last."""
-    problems = [*key(card.key, pointer), *currency(card.currency, pointer)]
+    problems = [*key(card.key, pointer)]
+    if card.custom_unit:
+        problems += custom_unit(card, catalog, pointer)
+    else:
+        problems += currency(card.currency, pointer)
     problems += value_problems(card.effective_from, f"{pointer}/effective_from")
     for plan in catalog.plans_with.get(card.key, ()):
         if plan.currency != card.currency:
@@ -130,6 +136,7 @@ def check_plan(plan: Plan, catalog: Catalog, pointer: str = "") -> list[Problem]
     for index, feature in enumerate(plan.features):
         place = f"{pointer}/features/{index}"
         problems += reference(feature, catalog.features, "feature", place)
+    problems += entitlements(plan, catalog, pointer)
     problems += card_and_currency(plan.rate_card, plan.currency, catalog, pointer)
     if not 1 <= plan.interval_count <= INTERVAL_COUNT_MAX[plan.interval]:
         message = f"a period is 1 to {INTERVAL_COUNT_MAX[plan.interval]} times {plan.interval}"
@@ -168,6 +175,9 @@ def check_customer(customer: Customer, catalog: Catalog, pointer: str = "") -> l
     if customer.partner is not None:
         place = f"{pointer}/partner"
         problems += reference(customer.partner, catalog.partners, "partner", place)
+    if customer.parent == customer.key:
+        message = "a customer is no part of itself"
+        problems.append(Problem(CatalogCode.CUSTOMER_CYCLE, f"{pointer}/parent", message))
     problems += country(customer.country, f"{pointer}/country")
     for subscription in catalog.subscriptions_of.get(customer.key, ()):
         plan = catalog.plans.get(subscription.plan)

@@ -19,6 +19,7 @@ class Customer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who pays. `subjects` use on their behalf; the customer's own key is always one of them.
 
     timezone is an IANA name; windows and periods of this customer are cut in it.
+    parent: the customer that this one is part of, whose pools may serve it too.
     """
 
     key: str
@@ -28,6 +29,7 @@ class Customer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     address: tuple[str, ...] = ()
     country: str = ""
     partner: str | None = None
+    parent: str | None = None
     rate_card: str | None = None
     subjects: tuple[str, ...] = ()
     metadata: Mapping[str, str] = {}

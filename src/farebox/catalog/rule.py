@@ -10,12 +10,15 @@ from farebox.catalog.country import COUNTRIES
 from farebox.catalog.customer import Customer, Subscription
 from farebox.catalog.document import Document
 from farebox.catalog.index import Catalog
-from farebox.catalog.plan import Charge, Fee, Plan, Rate, RateCard
-from farebox.catalog.price import Capacity, Matrix, Percentage, Price
+from farebox.catalog.meter import Aggregation
+from farebox.catalog.plan import Charge, EntitlementLimit, Fee, Plan, Rate, RateCard
+from farebox.catalog.price import Capacity, Dynamic, Matrix, Percentage, PerUnit, Price
 from farebox.catalog.problem import Problem
 from farebox.money.amount import EXPONENTS
 
 KEY = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+UNIT = re.compile(r"[A-Za-z0-9._:/ -]{1,64}")
+"""What a pool holds is called like this."""
 SUBJECT_LENGTH_MAX = 256
 
 _RANK = {code: rank for rank, code in enumerate(CatalogCode)}
@@ -82,6 +85,28 @@ def currency(code: str, pointer: str) -> Iterator[Problem]:
         yield Problem(CatalogCode.UNKNOWN_CURRENCY, f"{pointer}/currency", message)
 
 
+def custom_unit(card: RateCard, catalog: Catalog, pointer: str) -> Iterator[Problem]:
+    """A card in a custom unit says what each use burns, whatever was used before it."""
+    code = CatalogCode.CUSTOM_UNIT_CONTRADICTORY
+    if UNIT.fullmatch(card.currency) is None:
+        message = f"{card.currency[:100]!r} is no unit: 1 to 64 letters, digits and . _ : / -"
+        yield Problem(code, f"{pointer}/currency", message)
+    if card.default:
+        message = "a card in a custom unit prices no invoice, so it is not the default"
+        yield Problem(code, f"{pointer}/default", message)
+    for index, rate in enumerate(card.rates):
+        place = f"{pointer}/rates/{index}"
+        if not isinstance(rate.price, PerUnit | Matrix | Dynamic):
+            message = (
+                "what a use burns is per_unit, matrix or dynamic: it does not depend on others"
+            )
+            yield Problem(code, f"{place}/price", message)
+        meter = catalog.meters.get(rate.meter)
+        if meter is not None and meter.aggregation not in (Aggregation.COUNT, Aggregation.SUM):
+            message = "only meters that count or sum say what a single use comes to"
+            yield Problem(code, f"{place}/meter", message)
+
+
 def card_and_currency(
     card: str | None, currency: str | None, catalog: Catalog, pointer: str
 ) -> Iterator[Problem]:
@@ -91,7 +116,10 @@ def card_and_currency(
     place = f"{pointer}/rate_card"
     yield from reference(card, catalog.rate_cards, "rate_card", place)
     found = catalog.rate_cards.get(card)
-    if found is not None and currency not in (None, found.currency):
+    if found is not None and found.custom_unit:
+        message = f"rate card {card} is in {found.currency}, a custom unit; only pools name it"
+        yield Problem(CatalogCode.CUSTOM_UNIT_CONTRADICTORY, place, message)
+    elif found is not None and currency not in (None, found.currency):
         message = f"rate card {card} is in {found.currency}, the plan charges in {currency}"
         yield Problem(CatalogCode.CURRENCY_MISMATCH, place, message)
 
@@ -112,6 +140,35 @@ def cards_and_plan(
                 f"plan {plan.key} charges in {plan.currency}"
             )
             yield Problem(CatalogCode.CURRENCY_MISMATCH, pointer, message)
+
+
+def entitlements(plan: Plan, catalog: Catalog, pointer: str) -> Iterator[Problem]:
+    """A plan speaks of each feature once, and says one thing of it."""
+    code = CatalogCode.ENTITLEMENT_CONTRADICTORY
+    for index, one in enumerate(plan.entitlements):
+        place = f"{pointer}/entitlements/{index}"
+        yield from reference(one.feature, catalog.features, "feature", f"{place}/feature")
+        if sum((one.value is not None, one.limit is not None, one.unlimited)) > 1:
+            yield Problem(code, place, "one of value, limit and unlimited says what it is")
+        if one.limit is not None and one.limit < 0:
+            yield Problem(code, f"{place}/limit", "a limit is not negative")
+        priced = one.beyond is EntitlementLimit.OVERAGE
+        if priced != (one.price is not None) or (priced and one.limit is None):
+            message = "use beyond a limit has a price if it is overage, and only then"
+            yield Problem(code, f"{place}/price", message)
+        if one.price is not None and one.price < 0:
+            yield Problem(code, f"{place}/price", "a price is not negative")
+        if not 0 <= one.rollover_percent <= 100:
+            yield Problem(code, f"{place}/rollover_percent", "a percentage is 0 to 100")
+    yield from twice(
+        [*plan.features, *(one.feature for one in plan.entitlements)],
+        CatalogCode.ENTITLEMENT_DUPLICATE,
+        lambda index: (
+            f"{pointer}/entitlements/{index - len(plan.features)}/feature"
+            if index >= len(plan.features)
+            else f"{pointer}/features/{index}"
+        ),
+    )
 
 
 def one_default(card: RateCard, catalog: Catalog, pointer: str) -> Iterator[Problem]:

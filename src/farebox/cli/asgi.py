@@ -5,17 +5,23 @@ import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import SystemRandom
 
 import structlog
 from litestar import Litestar
 from litestar.types import ASGIApp
 
 from farebox.cli.runtime import clock, new_id
-from farebox.http.app import create_app
-from farebox.http.state import State
-from farebox.intake.ingest import Intake
+from farebox.cli.settings import read_settings
+from farebox.cli.stop import told_to_stop
+from farebox.http.app import Farebox, create_app
+from farebox.http.state import Settings, State
+from farebox.intake.intake import Intake
 from farebox.postgres.session import Pool, open_pool
+from farebox.worker.burn import keep_burning
+from farebox.worker.deliver import keep_delivering
 from farebox.worker.fold import keep_folding
+from farebox.worker.follow_pools import keep_following
 from farebox.worker.jobs import job_app
 
 DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
@@ -30,14 +36,23 @@ def create() -> ASGIApp:
     url = os.environ[DATABASE_URL]
     pool = open_pool(url)
     intake = Intake(pool, url, clock)
-    state = State(pool, intake, clock, new_id, os.urandom)
+    private = read_settings().webhook_private_addresses
+    settings = Settings(webhook_private_addresses=private)
+    state = State(pool, intake, clock, new_id, os.urandom, settings)
+    random = SystemRandom().random
 
     @asynccontextmanager
-    async def background(_: Litestar) -> AsyncIterator[None]:
+    async def background(app: Litestar) -> AsyncIterator[None]:
         calm_collector()
-        async with intake.opened():
+        assert isinstance(app, Farebox)
+        async with told_to_stop(app.live.close), intake.opened():
             tasks = [
                 asyncio.create_task(keep_folding(pool, clock)),
+                asyncio.create_task(keep_following(pool, clock)),
+                asyncio.create_task(keep_burning(pool, clock)),
+                asyncio.create_task(
+                    keep_delivering(pool, clock, new_id, random, private_addresses=private)
+                ),
                 asyncio.create_task(_work(url, pool)),
             ]
             try:

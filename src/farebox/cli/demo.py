@@ -24,6 +24,7 @@ from rich.console import Console
 
 from farebox.access.key import ID_BYTES, SECRET_BYTES, Scope
 from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.demo_pools import pool_findings, prepare_pools
 from farebox.cli.demo_report import Findings, report
 from farebox.cli.example import example_catalog, example_events, examples_directory
 from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
@@ -57,6 +58,8 @@ def demo(settings: Settings, detach: bool) -> int:
         organization_id = prepare(runtime, month)
         key = _fresh_key(runtime, organization_id)
         events = list(example_events(examples_directory() / "llm", month))
+        with console.status("Drawing on prepaid pools"):
+            prepare_pools(runtime.pool, organization_id, month, events, clock(), new_id)
         server = _start_server(runtime, settings)
         try:
             _wait_ready(settings, server)
@@ -72,6 +75,7 @@ def demo(settings: Settings, detach: bool) -> int:
                 send_seconds=sent.seconds,
                 invoices_made=billed.invoices,
                 bill_seconds=time.perf_counter() - started,
+                pools=pool_findings(runtime.pool, organization_id, month),
             )
             exact = report(console, runtime.pool, organization_id, findings)
             if detach:

@@ -11,6 +11,7 @@ from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 
+from farebox.cli.demo_pools import PoolFindings
 from farebox.flows.read_usage import read_meters, read_quantities
 from farebox.metering.quantity import Target
 from farebox.postgres import customer, invoice
@@ -33,6 +34,7 @@ class Findings(Struct, frozen=True, kw_only=True):
     send_seconds: float
     invoices_made: int
     bill_seconds: float
+    pools: Sequence[PoolFindings] = ()
 
 
 def report(console: Console, pool: Pool, organization_id: UUID, findings: Findings) -> bool:
@@ -42,6 +44,7 @@ def report(console: Console, pool: Pool, organization_id: UUID, findings: Findin
     _print_usage(console, usage, names)
     exact = _print_totals(console, usage, findings.events)
     _print_invoices(console, pool, organization_id, findings, names)
+    _print_pools(console, findings, names)
     return exact
 
 
@@ -135,3 +138,18 @@ def _print_invoices(
         f"{findings.invoices_made} invoices made by this run in {findings.bill_seconds:.2f} s;"
         f" {len(found)} in all"
     )
+
+
+def _print_pools(console: Console, findings: Findings, names: dict[str, str]) -> None:
+    table = Table("customer", title="Prepaid tokens, last month")
+    for title in ("granted", "used", "beyond the grants"):
+        table.add_column(title, justify="right")
+    for one in findings.pools:
+        total = one.use.total
+        table.add_row(
+            names[one.customer],
+            f"{one.granted:,.0f}",
+            f"{total.used:,.0f}",
+            f"{total.beyond:,.0f}",
+        )
+    console.print(table)

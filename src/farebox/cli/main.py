@@ -34,6 +34,9 @@ QuoteFile = Annotated[
 
 CatalogFile = Annotated[Path, Parameter(help="YAML or JSON; docs/catalog.md has the format.")]
 Organization = Annotated[str, Parameter(help="Key of the organization.")]
+OneOrganization = Annotated[
+    str | None, Parameter(help="Key of the one organization to look at; else all.")
+]
 DryRun = Annotated[bool, Parameter(help="Show what would change, and change nothing.")]
 AsOf = Annotated[
     datetime | None, Parameter(help="Invoice what ended by this instant (UTC); else now.")
@@ -163,6 +166,14 @@ def doctor(*, data: Data = None) -> None:
     from farebox.cli.doctor import doctor as run
 
     sys.exit(run(_settings(data=data)))
+
+
+@app.command
+def verify(*, organization: OneOrganization = None, data: Data = None) -> None:
+    """Prove every pool from its transfers: balances, grants, holds, shares, counters."""
+    from farebox.cli.verify import verify as run
+
+    sys.exit(run(_settings(data=data), organization))
 
 
 @app.command

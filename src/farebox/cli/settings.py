@@ -15,6 +15,7 @@ class Settings(Struct, frozen=True, kw_only=True):
 
     database_url: of the runtime role; none starts the embedded PostgreSQL in `data_directory`.
     owner_database_url: of the role that owns the tables; with it, `serve` migrates at its start.
+    webhook_private_addresses: webhooks may be sent to this machine's own network, and over HTTP.
     """
 
     database_url: str | None
@@ -22,10 +23,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_directory: Path
     host: str
     port: int
+    webhook_private_addresses: bool = False
 
 
 def read_settings(environment: "os._Environ[str] | dict[str, str]" = os.environ) -> Settings:
-    """Read FAREBOX_DATABASE_URL, FAREBOX_OWNER_DATABASE_URL, FAREBOX_DATA, _HOST and _PORT.
+    """Read the variables that docs/run.md lists.
 
     What cannot be meant ends the command and names the variable.
     """
@@ -35,11 +37,23 @@ def read_settings(environment: "os._Environ[str] | dict[str, str]" = os.environ)
         data_directory=_data_directory(environment.get("FAREBOX_DATA")),
         host=environment.get("FAREBOX_HOST") or "127.0.0.1",
         port=_port(environment.get("FAREBOX_PORT") or str(PORT)),
+        webhook_private_addresses=_yes_or_no(
+            environment, "FAREBOX_WEBHOOK_PRIVATE_ADDRESSES", default=False
+        ),
     )
 
 
 def _data_directory(chosen: str | None) -> Path:
     return Path(chosen).expanduser().absolute() if chosen else default_data_directory()
+
+
+def _yes_or_no(
+    environment: "os._Environ[str] | dict[str, str]", name: str, *, default: bool
+) -> bool:
+    text = environment.get(name) or str(default).lower()
+    if text not in ("true", "false"):
+        raise SystemExit(f"farebox: {name} must be true or false, not {text!r}")
+    return text == "true"
 
 
 def _port(text: str) -> int:

@@ -123,7 +123,7 @@ def _write(
             problems += _below(f"/customers/{index}", put)
     for index, subscription in enumerate(document.subscriptions):
         if _is_changed(todo, ObjectKind.SUBSCRIPTION):
-            done = put_subscription_in(connection, organization_id, subscription, now, new_id())
+            done = put_subscription_in(connection, organization_id, subscription, now, new_id)
             problems += _below(f"/subscriptions/{index}", done)
     if problems:
         raise _Undone(problems)

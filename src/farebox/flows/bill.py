@@ -14,13 +14,15 @@ import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
+from farebox.flows.close_pools import close_pools
 from farebox.flows.due_periods import due_periods
 from farebox.flows.fold_rollups import fold_rollups
+from farebox.flows.notice_invoices import invoice_notices
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.warn_billing import as_json, warn_before, warn_unpriced
 from farebox.invoicing.assemble import InvoiceBody
 from farebox.invoicing.number import numbers
-from farebox.postgres import billing_run, catalog, customer, invoice, rollup, stream
+from farebox.postgres import billing_run, catalog, customer, invoice, notice, rollup, stream
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.invoice import InvoiceRow, LineRow
 from farebox.postgres.session import Pool, transaction
@@ -91,7 +93,7 @@ def bill(
     written: list[Future[int]] = []
     # One page is written while the next is rated, never two: numbers follow the order of pages.
     with ThreadPoolExecutor(1, thread_name_prefix="bill") as writer:
-        for page in _pages(pool, organization_id, as_of):
+        for page in _pages(pool, organization_id, as_of, clock):
             if written:
                 written[-1].result()
             written.append(
@@ -115,12 +117,17 @@ def reach(pool: Pool, organization_id: UUID, sequence: int, clock: Callable[[], 
         fold_rollups(pool, organization_id, clock(), up_to=sequence)
 
 
-def _pages(pool: Pool, organization_id: UUID, as_of: datetime) -> Iterator[_Page]:
+def _pages(
+    pool: Pool, organization_id: UUID, as_of: datetime, clock: Callable[[], datetime]
+) -> Iterator[_Page]:
     known = _Catalog(organization_id)
     for dues in _due_pages(pool, organization_id, as_of, known):
         # A subscription may have missed years of days; memory is bounded all the same.
         for at in range(0, len(dues), INVOICES_A_PAGE):
-            yield _rate(pool, organization_id, known, dues[at : at + INVOICES_A_PAGE])
+            page = dues[at : at + INVOICES_A_PAGE]
+            ends = [(due.subscription.key, due.period.end) for due in page]
+            close_pools(pool, organization_id, ends, clock())
+            yield _rate(pool, organization_id, known, page)
 
 
 def _due_pages(
@@ -212,6 +219,7 @@ def _write_once(
         invoice.add_invoices(connection, organization_id, rows, lines)
         if finalize:
             invoice.set_last_number(connection, organization_id, LEGAL_ENTITY, last + len(open_))
+            notice.add_notices(connection, organization_id, invoice_notices(rows, now, new_id))
         billing_run.count_invoices(connection, organization_id, run_id, len(open_))
     return len(open_)
 

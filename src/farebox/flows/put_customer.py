@@ -10,6 +10,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.catalog.check import check_document
+from farebox.catalog.code import CatalogCode
 from farebox.catalog.customer import Customer
 from farebox.catalog.document import Document
 from farebox.catalog.problem import Problem
@@ -86,6 +87,9 @@ def put_customer_in(
     taken, ending, beginning = _subjects(connection, organization_id, customer, now)
     if taken:
         return taken
+    wrong = _parent(connection, organization_id, customer)
+    if wrong is not None:
+        return [wrong]
     kept = msgspec.structs.replace(customer, subjects=())
     same = bool(standing) and msgspec.structs.replace(standing[0], subjects=()) == kept
     if not same:
@@ -97,6 +101,22 @@ def put_customer_in(
     after = standing_customers(connection, organization_id, [customer.key])[0]
     changed = not same or bool(ending) or bool(beginning)
     return PutCustomer(after, changed, created=not standing)
+
+
+def _parent(connection: Connection, organization_id: UUID, customer: Customer) -> Problem | None:
+    """Return what is wrong with the customer that this one is to be part of."""
+    above, seen = customer.parent, {customer.key}
+    while above is not None:
+        if above in seen:
+            message = f"{customer.key!r} would be part of itself"
+            return Problem(CatalogCode.CUSTOMER_CYCLE, "/parent", message)
+        seen.add(above)
+        found = store.find_customer(connection, organization_id, above)
+        if found is None:
+            message = f"there is no customer {above!r}"
+            return Problem(CatalogCode.UNKNOWN_CUSTOMER, "/parent", message)
+        above = found.parent
+    return None
 
 
 def _subjects(

@@ -1,5 +1,6 @@
 """Put a customer on a plan: the version is pinned and the time zone settled, once for all."""
 
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -13,6 +14,7 @@ from farebox.catalog.customer import Customer, Subscription
 from farebox.catalog.document import Document
 from farebox.catalog.plan import Plan
 from farebox.catalog.problem import Problem
+from farebox.flows.entitle import sync_entitlements
 from farebox.flows.load_catalog import standing_catalog, standing_customers
 from farebox.postgres import catalog
 from farebox.postgres import customer as store
@@ -44,11 +46,12 @@ def put_subscription(
     organization_id: UUID,
     subscription: Subscription,
     now: datetime,
-    subscription_id: UUID,
+    new_id: Callable[[], UUID],
 ) -> PutSubscription | list[Problem]:
     """Add a subscription, or set the end and metadata of one that is there.
 
-    `subscription_id` is for a new one. It takes the plan version given, or the newest published.
+    It takes the plan version given, or the newest published. The pools of the customer's metered
+    entitlements are opened and filled in the same transaction.
     """
     with transaction(pool, organization_id) as connection:
         lock_organization(connection, organization_id)
@@ -63,7 +66,7 @@ def put_subscription(
             for one in check_document(Document(subscriptions=(subscription,)), known)
         ]
         return problems or put_subscription_in(
-            connection, organization_id, subscription, now, subscription_id
+            connection, organization_id, subscription, now, new_id
         )
 
 
@@ -72,7 +75,7 @@ def put_subscription_in(
     organization_id: UUID,
     subscription: Subscription,
     now: datetime,
-    subscription_id: UUID,
+    new_id: Callable[[], UUID],
 ) -> PutSubscription | list[Problem]:
     """As `put_subscription`, in a transaction that holds the organization's lock and checked."""
     standing = store.find_subscription(connection, organization_id, subscription.key)
@@ -81,7 +84,7 @@ def put_subscription_in(
         return [version]
     customer = store.find_customer(connection, organization_id, subscription.customer)
     assert customer is not None, "the check found the customer"
-    row = _row(subscription, version, customer, standing, subscription_id)
+    row = _row(subscription, version, customer, standing, new_id)
     if standing is not None:
         problems = _fixed(row, standing) or _end_problems(row, standing, now)
         if problems:
@@ -90,6 +93,7 @@ def put_subscription_in(
         if before == subscription:
             return PutSubscription(standing, changed=False)
     store.put_subscription(connection, organization_id, subscription, row, now)
+    sync_entitlements(connection, organization_id, subscription.customer, now, new_id)
     after = store.find_subscription(connection, organization_id, subscription.key)
     assert after is not None
     return PutSubscription(after, changed=True, created=standing is None)
@@ -123,12 +127,12 @@ def _row(
     plan_version: int,
     customer: Customer,
     standing: SubscriptionRow | None,
-    subscription_id: UUID,
+    new_id: Callable[[], UUID],
 ) -> SubscriptionRow:
     settled = customer.timezone if standing is None else standing.timezone
     return SubscriptionRow(
         key=subscription.key,
-        subscription_id=subscription_id if standing is None else standing.subscription_id,
+        subscription_id=new_id() if standing is None else standing.subscription_id,
         customer_key=subscription.customer,
         plan_key=subscription.plan,
         plan_version=plan_version,

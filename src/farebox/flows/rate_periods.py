@@ -17,6 +17,7 @@ from farebox.catalog.price import Capacity, Matrix, Price
 from farebox.catalog.resolve import Cards, CardVersion, resolve
 from farebox.catalog.resolve import Segment as ResolvedSegment
 from farebox.catalog.rule import needs_events
+from farebox.flows.burn_targets import burn_targets, serving_pools
 from farebox.flows.read_usage import (
     MeterHistory,
     read_meters,
@@ -24,12 +25,15 @@ from farebox.flows.read_usage import (
     read_single_values,
 )
 from farebox.invoicing.assemble import InvoiceBody, InvoiceKind, RatedCharge, assemble
+from farebox.invoicing.pool_use import PoolUse
 from farebox.metering.quantity import Group, Target
 from farebox.metering.reading import meter_dimensions
 from farebox.period.cycle import Period
+from farebox.period.span import without
 from farebox.postgres import catalog, customer
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import SubscriptionRow
+from farebox.postgres.pool_use import PoolTarget, pool_uses
 from farebox.rating.charge import RateCardVersion, Segment, rate_charge
 from farebox.rating.usage import Usage
 
@@ -101,42 +105,75 @@ def rate_periods(
     keys = sorted({due.subscription.customer_key for due in dues})
     customers = customer.customers_by_key(connection, organization_id, keys)
     plans = [_plan(terms, due) for due in dues]
+    burning = _burning(connection, organization_id, terms, keys)
     stretches = [
         stretch
         for position, due in enumerate(dues)
         if due.kind is InvoiceKind.PERIOD
         for stretch in _stretches(
-            terms, position, due, plans[position], customers[due.subscription.customer_key]
+            terms, position, due, plans[position], customers[due.subscription.customer_key], burning
         )
     ]
     usages = _read_usages(connection, organization_id, terms, dues, plans, stretches)
-    charges = _rate(terms, plans, stretches, usages)
+    charges = _rate(terms, dues, plans, stretches, usages)
+    pools = _read_pools(connection, organization_id, dues)
     return [
-        assemble(plan, due.kind, due.period, due.following, charges.get(position, []))
-        for position, (due, plan) in enumerate(zip(dues, plans, strict=True))
+        assemble(plan, due.kind, due.period, due.following, charges.get(position, []), uses)
+        for position, (due, plan, uses) in enumerate(zip(dues, plans, pools, strict=True))
     ]
+
+
+def _read_pools(
+    connection: Connection, organization_id: UUID, dues: Sequence[Due]
+) -> list[list[PoolUse]]:
+    """Return what the pools of each due cost; they bill by when units moved."""
+    targets = [
+        PoolTarget(
+            due.subscription.key,
+            due.period.start,
+            due.until or due.period.end if due.kind is InvoiceKind.PERIOD else due.period.start,
+        )
+        for due in dues
+    ]
+    return pool_uses(connection, organization_id, targets)
 
 
 def _plan(terms: Terms, due: Due) -> Plan:
     return terms.plans[due.subscription.plan_key, due.subscription.plan_version]
 
 
+Burning = Mapping[tuple[str, str], Sequence[tuple[datetime, datetime]]]
+"""By customer and meter, the spans in which its use burns a pool and is not charged by the plan."""
+
+
+def _burning(
+    connection: Connection, organization_id: UUID, terms: Terms, customers: Sequence[str]
+) -> Burning:
+    spans: dict[tuple[str, str], list[tuple[datetime, datetime]]] = defaultdict(list)
+    serving = serving_pools(connection, organization_id, customers)
+    for key, meter, _, since, until in burn_targets(serving, terms.cards):
+        spans[key, meter].append((since, until))
+    return spans
+
+
 def _stretches(
-    terms: Terms, position: int, due: Due, plan: Plan, owner: Customer
+    terms: Terms, position: int, due: Due, plan: Plan, owner: Customer, burning: Burning
 ) -> list[_Stretch]:
-    """Cut each charge's period where its rate changes."""
-    start, end = due.period.start, due.until or due.period.end
+    """Cut each charge's period where its rate changes, and leave out what burns a pool."""
     cards, versions = cards_of(terms, plan, owner)
     stretches = []
     for number, charge in enumerate(plan.charges):
-        if charge.price is not None:
-            stretches.append(_Stretch(position, number, start, end, charge.price, None))
-            continue
-        for segment in resolve(charge.meter, start, end, cards, versions):
-            price = segment.rate.price if segment.rate else None
-            stretches.append(
-                _Stretch(position, number, segment.start, segment.end, price, card_version(segment))
-            )
+        spans = burning.get((owner.key, charge.meter), ())
+        for start, end in without(due.period.start, due.until or due.period.end, spans):
+            if charge.price is not None:
+                stretches.append(_Stretch(position, number, start, end, charge.price, None))
+                continue
+            for segment in resolve(charge.meter, start, end, cards, versions):
+                price = segment.rate.price if segment.rate else None
+                card = card_version(segment)
+                stretches.append(
+                    _Stretch(position, number, segment.start, segment.end, price, card)
+                )
     return stretches
 
 
@@ -257,6 +294,7 @@ def _read_alike(
 
 def _rate(
     terms: Terms,
+    dues: Sequence[Due],
     plans: Sequence[Plan],
     stretches: Sequence[_Stretch],
     usages: Sequence[tuple[Usage, ...]],
@@ -273,12 +311,20 @@ def _rate(
                 rate_card=stretch.rate_card,
             )
         )
+    # A charge whose usage burned a pool all the time is there all the same, with nothing used.
+    for position, due in enumerate(dues):
+        for number in range(len(plans[position].charges) if due.kind is InvoiceKind.PERIOD else 0):
+            start, end = due.period.start, due.until or due.period.end
+            empty = Segment(price=None, usages=(), start=start, end=end)
+            segments.setdefault((position, number), [empty])
     charges: dict[int, list[RatedCharge]] = defaultdict(list)
-    for (due, number), parts in segments.items():
-        charge: Charge = plans[due].charges[number]
+    for (due_number, number), parts in sorted(segments.items()):
+        charge: Charge = plans[due_number].charges[number]
         result = rate_charge(
-            charge.key, parts, charge.adjustments, plans[due].currency, terms.aliases
+            charge.key, parts, charge.adjustments, plans[due_number].currency, terms.aliases
         )
         prices = {part.start: part.price for part in parts if part.start is not None}
-        charges[due].append(RatedCharge(charge.key, charge.name, charge.meter, result, prices))
+        charges[due_number].append(
+            RatedCharge(charge.key, charge.name, charge.meter, result, prices)
+        )
     return charges

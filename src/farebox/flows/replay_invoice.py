@@ -69,7 +69,8 @@ def replay_invoice(
         ]
     kind = InvoiceKind(row.kind)
     period = Period(row.period_start, row.period_end)
-    body = assemble(plan, kind, period, _following(kind, stored), charges)
+    pools = [one.detail.pool for one in stored if one.detail.pool is not None]
+    body = assemble(plan, kind, period, _following(kind, stored), charges, pools)
     found = list(_compare(lines, line_rows(invoice_id, body)))
     if body.total != row.total:
         found.append(Difference(0, "total", str(row.total), str(body.total)))

@@ -22,34 +22,51 @@ from litestar.types import Scope as AsgiScope
 from litestar.types.asgi_types import LifeSpanScope
 
 from farebox.http import (
+    alert_rules,
+    alerts,
     aliases,
+    allotments,
     api_keys,
     backfills,
     billing_runs,
     catalog,
     check,
     customers,
+    entitlements,
     explain,
     features,
+    grants,
     health,
     invoices,
+    live,
     meters,
+    notices,
     organization,
     partners,
     plans,
+    pool_usage,
+    pools,
     rate_cards,
     reference,
+    refusals,
     sources,
+    statements,
     subjects,
     subscriptions,
     unbilled,
+    unburned,
     usage,
+    uses,
+    webhook_deliveries,
+    webhook_endpoints,
 )
 from farebox.http.authenticate import KeyMemory, key_memory, provide_principal
 from farebox.http.code import HttpCode
+from farebox.http.decisions import AUTHORIZE, BATCH, DecisionsEndpoint, is_hold_verb
 from farebox.http.events import PATH as EVENTS
 from farebox.http.events import EventsEndpoint
 from farebox.http.failure import describe_failure
+from farebox.http.live_balance import LiveBalances
 from farebox.http.pages.routes import handlers as pages
 from farebox.http.problem import MEDIA_TYPE, problem_details, problem_response
 from farebox.http.security import SECURITY_HEADERS, add_security_headers
@@ -70,6 +87,18 @@ ROUTES: Sequence[Router] = (
     customers.routes,
     subjects.routes,
     subscriptions.routes,
+    pools.routes,
+    grants.routes,
+    entitlements.routes,
+    entitlements.access_routes,
+    uses.routes,
+    unburned.routes,
+    allotments.routes,
+    statements.routes,
+    pool_usage.routes,
+    live.routes,
+    statements.draw_routes,
+    refusals.routes,
     catalog.routes,
     api_keys.routes,
     usage.routes,
@@ -80,16 +109,25 @@ ROUTES: Sequence[Router] = (
     sources.routes,
     explain.routes,
     check.routes,
+    alert_rules.routes,
+    alerts.routes,
+    webhook_endpoints.routes,
+    notices.routes,
+    webhook_deliveries.routes,
     *pages,
 )
 _BODY_BYTES_MAX = 10_000_000
 
+HotEndpoint = EventsEndpoint | DecisionsEndpoint
+
 
 class Farebox(Litestar):
-    """The application; events are taken in before the framework's router has a look."""
+    """The application; the hot paths are taken before the framework's router has a look."""
 
     farebox: State
     events: EventsEndpoint
+    decisions: DecisionsEndpoint
+    live: LiveBalances
 
     async def __call__(
         self,
@@ -106,14 +144,24 @@ class Farebox(Litestar):
                 problem = problem_details(HttpCode.PARAMETER_INVALID, detail)
                 await _send_problem(sender, problem, {})
                 return
-            if http["path"] == EVENTS and http["method"] == "POST":
-                await self._take_events(http, cast("Receive", receive), sender)
+            endpoint = self._hot(http["path"]) if http["method"] == "POST" else None
+            if endpoint is not None:
+                await self._take(endpoint, http, cast("Receive", receive), sender)
                 return
         await super().__call__(scope, receive, send)
 
-    async def _take_events(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    def _hot(self, path: str) -> HotEndpoint | None:
+        if path == EVENTS:
+            return self.events
+        if path in (AUTHORIZE, BATCH) or is_hold_verb(path):
+            return self.decisions
+        return None
+
+    async def _take(
+        self, endpoint: HotEndpoint, scope: HTTPScope, receive: Receive, send: Send
+    ) -> None:
         try:
-            await self.events(scope, receive, send)
+            await endpoint(scope, receive, send)
         except Exception as error:  # the last resort of a server: no answer would be worse
             problem, headers = describe_failure(error, self.farebox.new_id())
             await _send_problem(send, problem, headers)
@@ -124,6 +172,7 @@ def create_app(
 ) -> Farebox:
     """Return the application for one process; `options` are Litestar's."""
     memory = key_memory(farebox)
+    live_balances = LiveBalances(farebox.pool, farebox.clock)
 
     def handle(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
         return problem_response(*describe_failure(error, farebox.new_id()))
@@ -132,16 +181,19 @@ def create_app(
         # Routes take path, query and dependencies by name, as Litestar 2 infers them; 3 will want
         # each one marked.
         warnings.simplefilter("ignore", LitestarDeprecationWarning)
-        app = _build(farebox, memory, routes, handle, options)
+        app = _build(farebox, memory, live_balances, routes, handle, options)
     app.state.key_memory = memory
+    app.live = live_balances
     app.farebox = farebox
     app.events = EventsEndpoint(farebox, memory)
+    app.decisions = DecisionsEndpoint(farebox, memory)
     return app
 
 
 def _build(
     farebox: State,
     memory: KeyMemory,
+    live_balances: LiveBalances,
     routes: Sequence[ControllerRouterHandler],
     handle: "ExceptionHandler[Any]",
     options: dict[str, Any],
@@ -151,6 +203,7 @@ def _build(
         dependencies={
             "farebox": Provide(lambda: farebox, sync_to_thread=False),
             "key_memory": Provide(lambda: memory, sync_to_thread=False),
+            "live": Provide(lambda: live_balances, sync_to_thread=False),
             "principal": Provide(provide_principal, sync_to_thread=False),
         },
         exception_handlers={Exception: handle},

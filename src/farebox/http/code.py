@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from farebox.access.key import KeyRefusal
+from farebox.alerts.rule_check import AlertCode
 from farebox.catalog.code import CatalogCode
 from farebox.catalog.meter_check import MeterCode
 from farebox.catalog.price_check import PriceCode
@@ -20,7 +21,11 @@ from farebox.flows.preview_invoice import PreviewCode
 from farebox.flows.put_customer import SubjectCode
 from farebox.flows.put_subscription import SubscriptionCode
 from farebox.flows.query_usage import UsageCode
+from farebox.flows.use_priced import UseCode
 from farebox.flows.watch_sources import ControlCode
+from farebox.flows.webhook_endpoint import WebhookCode
+from farebox.ledger.pool_check import PoolCode
+from farebox.ledger.refusal import RefusalCode
 from farebox.metering.reading import ReadingCode
 
 
@@ -61,6 +66,11 @@ ENUMS: tuple[type[StrEnum], ...] = (
     PreviewCode,
     ControlCode,
     BackfillCode,
+    RefusalCode,
+    PoolCode,
+    UseCode,
+    WebhookCode,
+    AlertCode,
 )
 """Every enum whose members may stand in an answer; a flow's own refusals join here."""
 
@@ -85,6 +95,8 @@ _STATUS: Mapping[str, int] = {
     BackfillCode.METER_VERSION_UNKNOWN: 404,
     BackfillCode.ALREADY_BACKFILLED: 409,
     BackfillCode.METER_VERSION_REPLACED: 409,
+    WebhookCode.ENDPOINT_DISABLED: 409,
+    WebhookCode.DELIVERY_UNDER_WAY: 409,
     PreviewCode.UNKNOWN_SUBSCRIPTION: 404,
     PreviewCode.SUBSCRIPTION_NOT_STARTED: 409,
     SubjectCode.SUBJECT_TAKEN: 409,
@@ -100,6 +112,32 @@ _STATUS: Mapping[str, int] = {
     RequestCode.NOT_UTF8: 400,
     RequestCode.MALFORMED_JSON: 400,
     RequestCode.BATCH_TOO_LARGE: 413,
+    RefusalCode.POOL_UNKNOWN: 404,
+    RefusalCode.FEATURE_NOT_ENTITLED: 403,
+    RefusalCode.CLOCK_WENT_BACK: 503,
+    RefusalCode.POOL_CLOSED: 409,
+    RefusalCode.SUBJECT_NOT_SERVED: 403,
+    RefusalCode.HOLD_UNKNOWN: 404,
+    RefusalCode.HOLD_SETTLED: 409,
+    RefusalCode.HOLD_RELEASED: 409,
+    RefusalCode.HOLD_EXPIRED: 409,
+    RefusalCode.DRAW_UNKNOWN: 404,
+    RefusalCode.DRAW_REVERSED: 409,
+    RefusalCode.REVERSAL_TOO_LATE: 409,
+    RefusalCode.GRANT_UNKNOWN: 404,
+    RefusalCode.GRANT_KEY_REUSED: 409,
+    RefusalCode.GRANT_NOT_PENDING: 409,
+    RefusalCode.GRANT_CLOSED: 409,
+    RefusalCode.ALLOTMENT_UNKNOWN: 404,
+    RefusalCode.ALLOTMENT_MISSING: 403,
+    RefusalCode.ALLOTMENT_NOT_IN_FORCE: 403,
+    RefusalCode.ALLOTMENT_CAP_EXCEEDED: 402,
+    RefusalCode.RATE_LIMITED: 429,
+    RefusalCode.GUARANTEE_RESERVED: 402,
+    RefusalCode.INSUFFICIENT_BALANCE: 402,
+    RefusalCode.OVERDRAFT_EXCEEDED: 402,
+    RefusalCode.OVERAGE_LIMIT_EXCEEDED: 402,
+    RefusalCode.SPEND_CAP_EXCEEDED: 402,
 }
 
 

@@ -42,6 +42,7 @@ _CUSTOMER = {
     "address": [],
     "country": "",
     "partner": None,
+    "parent": None,
     "rate_card": None,
     "subjects": ["acme-dev", "acme-prod"],
     "metadata": {"crm": "0017"},

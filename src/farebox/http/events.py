@@ -14,7 +14,6 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 from msgspec import Struct
 
-from farebox.access.key import KeyRefusal
 from farebox.access.key import Scope as KeyScope
 from farebox.catalog.path import simple_keys
 from farebox.events.admit import Admitted, admit
@@ -22,26 +21,17 @@ from farebox.events.answer import Answer, Outcome, answer_event, answer_rejectio
 from farebox.events.decode import BATCH, LENIENT, NDJSON, STRUCTURED, decode
 from farebox.events.media_type import parse_media_type
 from farebox.events.refusal import Malformed, Rejection, RequestCode, pointer_to
-from farebox.http.authenticate import (
-    KeyMemory,
-    Principal,
-    authenticate,
-    key_refused,
-    presented_key,
-    scope_refused,
-)
+from farebox.http.authenticate import KeyMemory, Principal
 from farebox.http.code import HttpCode
-from farebox.http.inflate import inflate
 from farebox.http.operation import Example, Operation
 from farebox.http.problem import (
     MEDIA_TYPE,
     FieldError,
     ProblemDetails,
-    Refused,
     problem_details,
     refused,
 )
-from farebox.http.security import SECURITY_HEADERS
+from farebox.http.receive import JSON, principal_of, receive_body, send_content
 from farebox.http.state import State
 from farebox.metering.reading import ReadingRefusal
 
@@ -61,7 +51,6 @@ class BatchAnswer(Struct, frozen=True):
 _ENCODER = msgspec.json.Encoder()
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 _BINARY_MODE = frozenset({b"ce-specversion", b"ce-id", b"ce-source", b"ce-type"})
-_JSON = (b"content-type", b"application/json")
 
 
 class EventsEndpoint:
@@ -77,7 +66,7 @@ class EventsEndpoint:
         headers = dict(scope["headers"])
         principal = await self._principal(headers)
         failures_only = _failures_only(scope["query_string"])
-        body = await self._body(headers, receive)
+        body = await receive_body(headers, receive, self._limits.body_bytes_max)
         if body is None:
             return  # the client is gone; what it had sent of its body stores nothing
         content_type = headers.get(b"content-type", b"").decode("latin-1")
@@ -88,51 +77,15 @@ class EventsEndpoint:
         if _is_single(content_type, headers, body):
             status, content_header, content = _single(answers[0])
         else:
-            status, content_header, content = 200, _JSON, _batch(answers, failures_only)
-        await _send(send, status, content_header, content)
+            status, content_header, content = 200, JSON, _batch(answers, failures_only)
+        await send_content(send, status, content_header, content)
 
     async def _principal(self, headers: dict[bytes, bytes]) -> Principal:
-        authorization, x_api_key = headers.get(b"authorization"), headers.get(b"x-api-key")
-        principal = await authenticate(
-            self._key_memory,
-            presented_key(
-                None if authorization is None else authorization.decode("latin-1"),
-                None if x_api_key is None else x_api_key.decode("latin-1"),
-            ),
-        )
-        if isinstance(principal, KeyRefusal):
-            raise key_refused(principal)
-        if not principal.allows(KeyScope.INGEST):
-            raise scope_refused(KeyScope.INGEST)
+        principal = await principal_of(self._key_memory, headers, KeyScope.INGEST)
         if principal.customer_key is not None:
             detail = "this API key belongs to one customer and sends no events"
             raise refused(HttpCode.CUSTOMER_KEY_REFUSED, detail)
         return principal
-
-    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
-        """Return the whole body, inflated where it was compressed; None: the client is gone."""
-        limit = self._limits.body_bytes_max
-        announced = headers.get(b"content-length")
-        if announced is not None and (not announced.isdigit() or int(announced[:19]) > limit):
-            raise _too_large(limit)
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more:
-            message: Any = await receive()
-            if message["type"] == "http.disconnect":
-                return None
-            chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
-            more = message.get("more_body", False)
-        if announced is not None and int(announced) != size:
-            detail = f"the body has {size} bytes, announced were {int(announced)}"
-            raise refused(HttpCode.BODY_CUT_SHORT, detail)
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        encoding = headers.get(b"content-encoding")
-        return body if encoding is None else inflate(encoding.decode("latin-1"), body, limit)
 
     async def _take(self, organization_id: UUID, decoded: list[Any]) -> list[Answer]:
         """Admit and append; the answers come in the order of the request."""
@@ -178,11 +131,6 @@ def _failures_only(query: bytes) -> bool:
     return False
 
 
-def _too_large(limit: int) -> Refused:
-    detail = f"a request may have at most {limit} bytes; send several"
-    return refused(RequestCode.BODY_TOO_LARGE, detail)
-
-
 def _is_single(content_type: str, headers: dict[bytes, bytes], body: bytes) -> bool:
     """Whether the request is one event: structured, binary, or a JSON object."""
     name = parse_media_type(content_type).name
@@ -212,7 +160,7 @@ def _batch(answers: list[Answer], failures_only: bool) -> bytes:
 
 def _single(answer: Answer) -> tuple[int, tuple[bytes, bytes], bytes]:
     if answer.outcome in (Outcome.ACCEPTED, Outcome.DUPLICATE):
-        return 200, _JSON, _ENCODER.encode(answer)
+        return 200, JSON, _ENCODER.encode(answer)
     problem = _problem(answer)
     return problem.status, (b"content-type", MEDIA_TYPE.encode()), _ENCODER.encode(problem)
 
@@ -239,18 +187,6 @@ def _answer_reading(index: int, admitted: Admitted, refusal: ReadingRefusal) -> 
     return Answer(
         index, event.id, event.source, Outcome.REJECTED, refusal.code.value, pointer, message
     )
-
-
-async def _send(send: Send, status: int, content_type: tuple[bytes, bytes], body: bytes) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    start: Any = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [content_type, length, *SECURITY_HEADERS],
-    }
-    await send(start)
-    end: Any = {"type": "http.response.body", "body": body, "more_body": False}
-    await send(end)
 
 
 _EVENT = {

@@ -18,7 +18,7 @@ from farebox.access.id import Prefix, encode_id
 from farebox.events.refusal import RequestCode, pointer_to
 from farebox.http.code import HttpCode
 from farebox.http.problem import FieldError, ProblemDetails, Refused, problem_details
-from farebox.intake.ingest import Overloaded
+from farebox.intake.overload import Overloaded
 
 _RETRY = {"Retry-After": "1"}
 _MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")

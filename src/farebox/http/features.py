@@ -27,6 +27,8 @@ routes = definition_router(
                             "key": "chat",
                             "name": "Chat",
                             "meter": "llm_tokens",
+                            "unit": "use",
+                            "top_ups": [],
                             "metadata": {},
                         },
                     },

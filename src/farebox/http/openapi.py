@@ -1,5 +1,6 @@
 """The OpenAPI 3.1 description, made from the routes as they stand and what is said beside them."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,14 +13,15 @@ from litestar.params import ParameterKwarg
 from litestar.routes import HTTPRoute
 from litestar.typing import FieldDefinition
 
-from farebox.http import events
+from farebox.http import decision_operations, events
 from farebox.http.code import status_of
 from farebox.http.operation import OPERATION, Example, Operation
 from farebox.http.problem import MEDIA_TYPE, ProblemDetails
 
-_GIVEN = frozenset({"farebox", "principal", "key_memory", "body", "request"})
+_GIVEN = frozenset({"farebox", "principal", "key_memory", "live", "body", "request"})
 _PUBLIC = frozenset({"/healthz", "/readyz"})
 _REFERENCE = "#/components/schemas/{name}"
+_IN_PATH = re.compile(r"\{(\w+)\}")
 _METHODS = ("put", "post", "get", "delete")
 _ALWAYS = ("key_missing", "key_malformed", "key_unknown", "key_revoked", "scope_missing")
 Described = tuple[str, str, str, list[str], Operation, dict[str, FieldDefinition]]
@@ -27,7 +29,7 @@ Described = tuple[str, str, str, list[str], Operation, dict[str, FieldDefinition
 
 def describe_api(app: Litestar, version: str) -> dict[str, Any]:
     """Return the description of every route that has an `Operation`."""
-    described = [*_described(app), _events()]
+    described = [*_described(app), *_hot()]
     schema_of, components = _schemas(described)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, method, name, tags, operation, parameters in described:
@@ -63,7 +65,7 @@ def examples(app: Litestar) -> Iterator[tuple[str, Example]]:
     for path, *_ in described:
         nouns.setdefault(_noun(path), len(nouns))
     described.sort(key=lambda one: (nouns[_noun(one[0])], _METHODS.index(one[1])))
-    for _, method, _, _, operation, _ in [*described, _events()]:
+    for _, method, _, _, operation, _ in [*described, *_hot()]:
         for example in operation.examples:
             yield method.upper(), example
 
@@ -87,9 +89,11 @@ def _described(app: Litestar) -> Iterator[Described]:
             yield route.path_format, method, name, tags, operation, parameters
 
 
-def _events() -> Described:
-    """The hot path stands before the router, so that no route speaks for it."""
-    return events.PATH, "post", "send_events", ["Events"], events.operation, {}
+def _hot() -> Iterator[Described]:
+    """Yield the hot paths, which stand before the router, so that no route speaks for them."""
+    for path, name, operation in decision_operations.OPERATIONS:
+        yield path, "post", name, ["Decisions"], operation, {}
+    yield events.PATH, "post", "send_events", ["Events"], events.operation, {}
 
 
 def _parameters(handler: HTTPRouteHandler) -> dict[str, FieldDefinition]:
@@ -138,6 +142,11 @@ def _operation(
     if path in _PUBLIC:
         described["security"] = []
     shown = [_parameter(path, key, field, schema_of) for key, field in parameters.items()]
+    shown += [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in _IN_PATH.findall(path)
+        if name not in parameters
+    ]
     if shown:
         described["parameters"] = shown
     if operation.request is not None or operation is events.operation:
@@ -177,7 +186,7 @@ def _responses(path: str, operation: Operation, schema_of: dict[Any, Any]) -> di
             if answers:
                 shown = {str(at): {"value": answer} for at, answer in enumerate(answers, 1)}
                 content["examples"] = shown
-            success["content"] = {"application/json": content}
+            success["content"] = {operation.answer_type: content}
         responses[str(status)] = success
     responses["default"] = {"description": "Any other problem.", "content": problem}
     return dict(sorted(responses.items()))

@@ -28,12 +28,14 @@ class Operation(Struct, frozen=True, kw_only=True):
     """A route as the description shows it.
 
     summary: a sentence without its full stop. request, answer: the types of the bodies.
-    codes: the refusals that are its own, besides those any route may give.
+    answer_type: the media type of the answer. codes: the refusals that are its own, besides those
+    any route may give.
     """
 
     summary: str
     request: Any = None
     answer: Any = None
+    answer_type: str = "application/json"
     status: int = 200
     request_types: Sequence[str] = ("application/json",)
     codes: Sequence[str] = ()
@@ -46,6 +48,7 @@ def describe(
     *,
     request: Any = None,
     answer: Any = None,
+    answer_type: str = "application/json",
     status: int = 200,
     codes: Sequence[str] = (),
     examples: Sequence[Example] = (),
@@ -57,6 +60,7 @@ def describe(
         summary=summary,
         request=request,
         answer=answer,
+        answer_type=answer_type,
         status=status,
         codes=codes,
         examples=examples,

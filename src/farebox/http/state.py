@@ -8,7 +8,7 @@ from uuid import UUID
 from farebox import __version__
 from farebox.events.admit import DEFAULT_TIME_POLICY, TimePolicy
 from farebox.events.limits import DEFAULT_LIMITS, Limits
-from farebox.intake.ingest import Intake
+from farebox.intake.intake import Intake
 from farebox.postgres.session import Pool
 
 
@@ -19,6 +19,7 @@ class Settings:
     time_policy: TimePolicy = DEFAULT_TIME_POLICY
     limits: Limits = DEFAULT_LIMITS
     version: str = __version__
+    webhook_private_addresses: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Re
         detail = f"the body says {subscription.key!r}, the path says {key!r}"
         raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
     done = put_subscription(
-        farebox.pool, principal.organization_id, subscription, farebox.clock(), farebox.new_id()
+        farebox.pool, principal.organization_id, subscription, farebox.clock(), farebox.new_id
     )
     if isinstance(done, list):
         raise refused_for(done)

@@ -6,8 +6,7 @@ so the more there is to do, the less each event costs, and nobody waits for a ti
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -17,10 +16,11 @@ from farebox.events.admit import Admitted
 from farebox.events.answer import Outcome
 from farebox.flows.ingest import StaleCatalog, ingest
 from farebox.flows.load_book import load_book
+from farebox.intake.overload import Overloaded
 from farebox.metering.book import MeterBook
 from farebox.metering.reading import ReadingRefusal
 from farebox.postgres.event_row import Prepared, prepare
-from farebox.postgres.session import AppendPool, Pool, append_pool
+from farebox.postgres.session import AppendPool, Pool
 
 EVENTS_A_COMMIT = 5_000
 EVENTS_WAITING = 100_000
@@ -29,10 +29,6 @@ CHARACTERS_WAITING = 64 * 1024 * 1024
 _SERIES_REMEMBERED = 200_000
 
 Taken = Outcome | ReadingRefusal
-
-
-class Overloaded(Exception):
-    """More events wait for this organization than are let in; try again later."""
 
 
 class _Request:
@@ -176,36 +172,3 @@ class Committer:
         # Who sends again does so for a while.
         self._may_know = ingested.appended < len(events)
         return ingested.outcomes
-
-
-class Intake:
-    """The committers of this process, one an organization, made when first needed."""
-
-    def __init__(self, pool: Pool, url: str, clock: Callable[[], datetime]) -> None:
-        self._pool = pool
-        self._url = url
-        self._clock = clock
-        self._connections: AppendPool | None = None
-        self._committers: dict[UUID, Committer] = {}
-
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[None]:
-        """Take events in on this event loop while the block runs."""
-        async with append_pool(self._url) as connections:
-            self._connections = connections
-            try:
-                yield
-            finally:
-                self._connections = None
-
-    def committer(self, organization_id: UUID) -> Committer:
-        committer = self._committers.get(organization_id)
-        if committer is None:
-            committer = self._committers[organization_id] = Committer(
-                self._pool, self._opened_connections, organization_id, self._clock
-            )
-        return committer
-
-    def _opened_connections(self) -> AppendPool:
-        assert self._connections is not None, "the intake is not opened"
-        return self._connections

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from farebox.catalog.plan import Fee, Plan, Timing
 from farebox.catalog.price import Price
+from farebox.invoicing.pool_use import PoolUse, PoolUseKind, amount_of
 from farebox.money.amount import to_currency
 from farebox.money.rounding import EXACT
 from farebox.period.cycle import Period
@@ -29,14 +30,18 @@ class InvoiceLineKind(StrEnum):
     USAGE = "usage"
     MINIMUM = "minimum"
     PLAN_MINIMUM = "plan_minimum"
+    PURCHASE = "purchase"
+    OVERAGE = "overage"
+    BURST = "burst"
 
 
 class LineDetail(Struct, frozen=True):
-    """All that explains a line and rates it again: the rated charge and its price."""
+    """All that explains a line and rates it again: the rated charge and its price, or the pool."""
 
     charge: ChargeLine | None = None
     price: Price | None = None
     timing: Timing | None = None
+    pool: PoolUse | None = None
 
 
 class InvoiceLine(Struct, frozen=True, kw_only=True):
@@ -78,8 +83,9 @@ def assemble(
     period: Period,
     following: Period | None,
     charges: Sequence[RatedCharge],
+    pools: Sequence[PoolUse] = (),
 ) -> InvoiceBody:
-    """Return the invoice of `period`: fees first, then usage in the plan's order, then minimums.
+    """Return the invoice of `period`: fees, usage in the plan's order, minimums, then pools.
 
     A START invoice holds the first period's fees in advance. A PERIOD invoice holds the fees in
     arrears and the usage of the period that ended, and the fees in advance of `following`, where
@@ -96,6 +102,7 @@ def assemble(
         usage = [line for charge in charges for line in _usage_lines(charge, period)]
         lines += usage
         lines += _plan_minimum(plan, usage, period)
+        lines += [_pool_line(one, plan.currency, period) for one in pools]
         unpriced = [one for charge in charges for one in charge.result.unpriced]
     return InvoiceBody(plan.currency, tuple(lines), _sum(lines, plan.currency), tuple(unpriced))
 
@@ -156,6 +163,24 @@ def _plan_minimum(plan: Plan, usage: Sequence[InvoiceLine], period: Period) -> l
             end=period.end,
         )
     ]
+
+
+def _pool_line(use: PoolUse, currency: str, period: Period) -> InvoiceLine:
+    what = {
+        PoolUseKind.PURCHASE: f"{use.quantity:f} {use.unit} bought",
+        PoolUseKind.OVERAGE: "overage",
+        PoolUseKind.BURST: "burst",
+    }[use.kind]
+    return InvoiceLine(
+        charge_key=use.pool,
+        kind=InvoiceLineKind(use.kind.value),
+        description=f"{use.name or use.pool}: {what}",
+        quantity=use.quantity,
+        amount=amount_of(use, currency),
+        start=period.start,
+        end=period.end,
+        detail=LineDetail(pool=use),
+    )
 
 
 def _sum(lines: Sequence[InvoiceLine], currency: str) -> Decimal:

@@ -83,22 +83,43 @@ def put_customer(
     now: datetime,
 ) -> None:
     connection.execute(
-        "insert into customer as c (organization_id, key, customer_id, name, timezone, definition,"
-        "  created_at, updated_at) values (%s, %s, %s, %s, %s, %s, %s, %s)"
+        "insert into customer as c (organization_id, key, customer_id, name, timezone, parent_key,"
+        "  definition, created_at, updated_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (organization_id, key) do update set name = excluded.name,"
-        "  timezone = excluded.timezone, definition = excluded.definition,"
-        "  updated_at = excluded.updated_at",
+        "  timezone = excluded.timezone, parent_key = excluded.parent_key,"
+        "  definition = excluded.definition, updated_at = excluded.updated_at",
         (
             organization_id,
             customer.key,
             customer_id,
             customer.name,
             customer.timezone,
+            customer.parent,
             _ENCODER.encode(customer).decode(),
             now,
             now,
         ),
     )
+
+
+def ancestors(
+    connection: Connection, organization_id: UUID, keys: Sequence[str]
+) -> dict[str, list[str]]:
+    """Return by customer those that it is part of, the nearest first; none for most."""
+    rows = connection.execute(
+        "with recursive above (key, parent_key, depth) as ("
+        "  select key, parent_key, 1 from customer"
+        "  where organization_id = %(org)s and key = any(%(keys)s) and parent_key is not null"
+        "  union select a.key, c.parent_key, a.depth + 1 from above a"
+        "  join customer c on c.organization_id = %(org)s and c.key = a.parent_key"
+        "   and c.parent_key is not null)"
+        " select key, parent_key from above order by key, depth",
+        {"org": organization_id, "keys": list(keys)},
+    ).fetchall()
+    found: dict[str, list[str]] = {}
+    for key, above in rows:
+        found.setdefault(key, []).append(above)
+    return found
 
 
 def subject_rows(

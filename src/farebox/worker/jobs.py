@@ -4,17 +4,30 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import psycopg
+import structlog
 from procrastinate import App, PsycopgConnector
 
 from farebox.flows.bill import bill
+from farebox.flows.entitle import sync_due
+from farebox.flows.watch_pools import watch_all
 from farebox.postgres.billing_run import interrupted_runs
+from farebox.postgres.notice import drop_notices
 from farebox.postgres.response import drop_responses
 from farebox.postgres.session import Pool, unbound
 from farebox.postgres.stream import ensure_partitions
+from farebox.postgres.verify import organizations_with_pools
+from farebox.postgres.webhook_delivery import drop_attempts
 
 MONTHS_AHEAD = 3
 INTERRUPTED_AFTER = timedelta(minutes=10)
+SYNC_SPAN = timedelta(hours=1)
+"""Longer than between two passes, so that none is missed while no worker runs for a while."""
 RESPONSES_KEPT = timedelta(days=30)
+ATTEMPTS_KEPT = timedelta(days=30)
+NOTICES_KEPT = timedelta(days=90)
+
+_log = structlog.get_logger()
 
 
 def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> App:
@@ -31,6 +44,20 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
         """Complete the billing runs whose process died; one that lives bills nothing twice."""
         del timestamp  # the library passes when it was due; what is due now is what counts
         resume_billing(pool, clock, new_id)
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="sync_entitlements", queueing_lock="sync_entitlements")
+    def run_sync_entitlements(timestamp: int) -> None:
+        """Fill and empty the pools of customers whose subscriptions began or ended."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        sync_due(pool, clock(), SYNC_SPAN, new_id)
+
+    @app.periodic(cron="* * * * *")
+    @app.task(name="watch_pools", queueing_lock="watch_pools")
+    def run_watch_pools(timestamp: int) -> None:
+        """Look at the pools on which time alone may have changed something."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        watch_every_pool(pool, clock)
 
     @app.periodic(cron="*/2 * * * *")
     @app.task(name="retry_stalled", queueing_lock="retry_stalled")
@@ -55,6 +82,15 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
         with unbound(pool) as connection:
             drop_responses(connection, clock() - RESPONSES_KEPT)
 
+    @app.periodic(cron="47 3 * * *")
+    @app.task(name="drop_notices", queueing_lock="drop_notices")
+    def run_drop_notices(timestamp: int) -> None:
+        """Forget what was told long ago, with its deliveries, and the log of their attempts."""
+        del timestamp  # the library passes when it was due; what is due now is what counts
+        with unbound(pool) as connection:
+            drop_attempts(connection, clock() - ATTEMPTS_KEPT)
+            drop_notices(connection, clock() - NOTICES_KEPT)
+
     return app
 
 
@@ -73,6 +109,23 @@ def resume_billing(pool: Pool, clock: Callable[[], datetime], new_id: Callable[[
             finalize=run.finalize,
         )
     return len(found)
+
+
+def watch_every_pool(pool: Pool, clock: Callable[[], datetime]) -> None:
+    """Let the rules of every organization judge what changes with time alone.
+
+    Where one fails that is logged and the others go on; raises psycopg.OperationalError where the
+    database is out of reach.
+    """
+    with unbound(pool) as connection:
+        found = organizations_with_pools(connection)
+    for organization_id, _ in found:
+        try:
+            watch_all(pool, organization_id, clock())
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:
+            _log.error("watch_failed", organization_id=str(organization_id), error=str(error))
 
 
 def make_partitions(pool: Pool, now: datetime) -> None:

@@ -15,6 +15,7 @@ from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.read_usage import read_meters
 from farebox.http.pages.line_view import LineView, lines_of_body
 from farebox.http.pages.page import Page, PageRequest, Viewer, missing, render
+from farebox.http.pages.pools import list_items
 from farebox.http.pages.sparkline import Sparkline, sparkline
 from farebox.http.pages.usage_view import (
     STRETCH_LABELS,
@@ -28,10 +29,12 @@ from farebox.metering.series import Keeping, keeping_of
 from farebox.postgres import console, customer, invoice
 from farebox.postgres.console import CustomerDay, CustomerItem
 from farebox.postgres.customer import SubscriptionRow
+from farebox.postgres.pool_list import pool_items
 from farebox.postgres.session import transaction
 
 PAGE = 50
 _DAYS = 30
+_POOLS = 12
 
 
 class UpcomingView(Struct, frozen=True):
@@ -106,6 +109,9 @@ def customer_page(
             upcoming=_upcoming(connection, viewer, terms, subscriptions, now),
             invoices=invoice.invoices(
                 connection, organization_id, customer_key=found.key, limit=12
+            ),
+            pools=list_items(
+                pool_items(connection, organization_id, customer=found.key, limit=_POOLS)
             ),
             now=now,
             encode=encode_invoice,

@@ -29,6 +29,18 @@ NAVIGATION = (
                 "M8 8a3 3 0 1 0 0-6 3 3 0 0 0 0 6M2.5 14a5.5 4.5 0 0 1 11 0",
             ),
             Place(
+                "Pools",
+                "/console/pools",
+                "u",
+                "M2.5 6.5h11v5a2 2 0 0 1-2 2h-7a2 2 0 0 1-2-2zM4.5 10h7M8 2v2.5",
+            ),
+            Place(
+                "Alerts",
+                "/console/alerts",
+                "a",
+                "M8 2a4 4 0 0 0-4 4c0 4-1.5 5-1.5 5h11S12 10 12 6a4 4 0 0 0-4-4M7 13.7h2",
+            ),
+            Place(
                 "Invoices",
                 "/console/invoices",
                 "i",
@@ -62,6 +74,7 @@ NAVIGATION = (
                 "t",
                 "M6 2h4M7 2v4l-4 7.5h10L9 6V2M5 10.5h6",
             ),
+            Place("Webhooks", "/console/webhooks", "w", "M2.5 8h8M7.5 4.5 11 8l-3.5 3.5M13.5 3v10"),
         ),
     ),
 )

@@ -6,6 +6,7 @@ from litestar.exceptions import HTTPException
 from litestar.response import Redirect
 
 from farebox.http.pages import (
+    alerts,
     assets,
     calculator,
     catalog,
@@ -14,7 +15,10 @@ from farebox.http.pages import (
     events,
     invoices,
     overview,
+    pools,
+    pools_actions,
     sign_in,
+    webhooks,
 )
 from farebox.http.pages.form import refuse_other_sites
 from farebox.http.pages.page import Page, PageRequest, render
@@ -31,6 +35,9 @@ def _refused(request: PageRequest, error: HTTPException) -> Page:
 console = Router(
     path="/console",
     route_handlers=[
+        alerts.add_rule,
+        alerts.alert_page,
+        alerts.change_rule,
         assets.asset,
         calculator.calculate,
         calculator.calculator,
@@ -50,10 +57,20 @@ console = Router(
         invoices.invoice_page,
         invoices.line_page,
         overview.overview,
+        pools.pool_list,
+        pools.pool_live,
+        pools.pool_page,
+        pools.statement_page,
+        pools_actions.grant,
+        pools_actions.settle_grant,
         sign_in.choose_theme,
         sign_in.sign_in,
         sign_in.sign_in_form,
         sign_in.sign_out,
+        webhooks.replay_webhook,
+        webhooks.test_webhook,
+        webhooks.webhook_list,
+        webhooks.webhook_page,
     ],
     dependencies={"viewer": Provide(read_viewer, sync_to_thread=True)},
     before_request=refuse_other_sites,

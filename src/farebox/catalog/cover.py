@@ -1,0 +1,94 @@
+"""What would cover a need: the cheapest plan or top-up, with its price."""
+
+from collections.abc import Iterable
+from decimal import Decimal
+from enum import StrEnum
+
+from msgspec import Struct
+
+from farebox.catalog.plan import Entitlement, Feature, Plan
+
+
+class CoverKind(StrEnum):
+    """What may be bought."""
+
+    TOP_UP = "top_up"
+    PLAN = "plan"
+
+
+class Cover(Struct, frozen=True, kw_only=True):
+    """Something to buy that covers a need; `price` is each period's for a plan, once for a top-up.
+
+    units: what it brings each period, or once; none: without bound.
+    """
+
+    kind: CoverKind
+    key: str
+    name: str
+    price: Decimal
+    currency: str
+    units: Decimal | None
+
+
+def cheapest(
+    feature: Feature,
+    plans: Iterable[Plan],
+    *,
+    missing: Decimal,
+    needed: Decimal,
+    currency: str | None,
+) -> list[Cover]:
+    """Return the cheapest top-up and the cheapest plan that would cover, the cheaper one first.
+
+    missing: the units that are wanted and not there; a top-up may be bought several times. needed:
+    what the whole period needs; a plan covers if its limit is at least that. currency: of the
+    customer's plans; what is sold in another is left out.
+    """
+    found = [*_top_up(feature, missing, currency), *_plan(feature, plans, needed, currency)]
+    return sorted(found, key=lambda one: (one.price, one.kind, one.key))
+
+
+def _top_up(feature: Feature, missing: Decimal, currency: str | None) -> list[Cover]:
+    covers = [
+        Cover(
+            kind=CoverKind.TOP_UP,
+            key=feature.key,
+            name=f"{count} x {one.units:f} {feature.unit}",
+            price=one.price * count,
+            currency=one.currency,
+            units=one.units * count,
+        )
+        for one in feature.top_ups
+        if currency in (None, one.currency) and one.units > 0
+        for count in [max(1, int(-(-missing // one.units)))]
+    ]
+    return [min(covers, key=lambda one: (one.price, one.name))] if covers else []
+
+
+def _plan(
+    feature: Feature, plans: Iterable[Plan], needed: Decimal, currency: str | None
+) -> list[Cover]:
+    covers = []
+    for plan in plans:
+        said = _entitlement(plan, feature.key)
+        if said is None or plan.add_on or currency not in (None, plan.currency):
+            continue
+        if said.limit is None and not said.unlimited:
+            continue
+        if said.limit is None or said.limit >= needed:
+            price = sum((fee.amount for fee in plan.fees), Decimal(0))
+            covers.append(
+                Cover(
+                    kind=CoverKind.PLAN,
+                    key=plan.key,
+                    name=plan.name,
+                    price=price,
+                    currency=plan.currency,
+                    units=said.limit,
+                )
+            )
+    return [min(covers, key=lambda one: (one.price, one.key))] if covers else []
+
+
+def _entitlement(plan: Plan, feature: str) -> Entitlement | None:
+    return next((one for one in plan.entitlements if one.feature == feature), None)

@@ -1,0 +1,1 @@
+"""The outside world: what Farebox calls, always outside of a transaction."""

@@ -1,0 +1,114 @@
+"""Bring units into a pool, and see a grant through: paid, not paid, taken back."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from uuid import UUID
+
+from psycopg import Connection
+
+from farebox.flows.change_pool import change_pools
+from farebox.ledger.administer import (
+    NewGrant,
+    NewRecurrence,
+    add_grant,
+    add_recurrence,
+    end_recurrence,
+    expire_grant,
+    fail_grant,
+    pay_grant,
+    void_grant,
+)
+from farebox.ledger.book import Book
+from farebox.ledger.grant import Grant, Recurrence
+from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.book import find_grants, grant_by_key
+
+Change = Callable[[Book, int, datetime], Grant | Refusal]
+CHANGES: dict[str, Change] = {
+    "pay": pay_grant,
+    "fail": fail_grant,
+    "void": void_grant,
+    "expire": expire_grant,
+}
+
+
+def grant_units(
+    connection: Connection, organization_id: UUID, pool_id: UUID, asked: NewGrant, now: datetime
+) -> Grant | Refusal:
+    """Add a grant; asked again under its key it is returned as it stands now."""
+
+    def change(books: Sequence[Book]) -> Grant | Refusal:
+        if asked.key is not None:
+            found = grant_by_key(connection, organization_id, pool_id, asked.key)
+            if found is not None:
+                return _same(found, asked)
+        return add_grant(books[0], asked, now)
+
+    return change_pools(connection, organization_id, [pool_id], change)
+
+
+def _same(found: Grant, asked: NewGrant) -> Grant | Refusal:
+    fields = ("amount", "basis", "priority", "expires_at", "cost", "on_invoice")
+    same = all(getattr(found, field) == getattr(asked, field) for field in fields)
+    if same and asked.effective_at in (None, found.effective_at):
+        return found
+    detail = f"the pool has a grant {asked.key!r} that is not this one"
+    return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+
+
+def change_grant(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    number: int,
+    verb: str,
+    now: datetime,
+) -> Grant | Refusal:
+    """Pay, fail, void or expire a grant; it is returned as it stands then."""
+
+    def change(books: Sequence[Book]) -> Grant | Refusal:
+        found = find_grants(connection, organization_id, pool_id, [number])
+        if not found:
+            return Refusal(RefusalCode.GRANT_UNKNOWN, "there is no such grant in this pool")
+        return CHANGES[verb](books[0], number, now)
+
+    return change_pools(connection, organization_id, [pool_id], change)
+
+
+def recur(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    asked: NewRecurrence,
+    now: datetime,
+) -> Recurrence | Refusal:
+    """Let a grant come anew each period; asked again under its key nothing changes."""
+
+    def change(books: Sequence[Book]) -> Recurrence | Refusal:
+        for one in books[0].recurrences.values():
+            if one.key == asked.key:
+                if (one.amount, one.renewal, one.rollover) == (
+                    asked.amount,
+                    asked.renewal,
+                    asked.rollover,
+                ):
+                    return one
+                detail = f"the pool has a recurring grant {asked.key!r} that is not this one"
+                return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+        return add_recurrence(books[0], asked, now)
+
+    return change_pools(connection, organization_id, [pool_id], change)
+
+
+def stop_recurring(
+    connection: Connection, organization_id: UUID, pool_id: UUID, key: str, now: datetime
+) -> Recurrence | Refusal:
+    """Let no further grant of a recurrence come."""
+
+    def change(books: Sequence[Book]) -> Recurrence | Refusal:
+        for one in books[0].recurrences.values():
+            if one.key == key:
+                return end_recurrence(books[0], one.number, now)
+        return Refusal(RefusalCode.GRANT_UNKNOWN, f"there is no recurring grant {key[:150]!r}")
+
+    return change_pools(connection, organization_id, [pool_id], change)

@@ -1,0 +1,144 @@
+"""Put a pool as it should be: open it, or change what it allows from now on."""
+
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.catalog.code import CatalogCode
+from farebox.catalog.plan import Plan, RateCard
+from farebox.catalog.problem import Problem
+from farebox.flows.change_pool import write_books
+from farebox.flows.load_catalog import standing_customers
+from farebox.ledger.administer import change_policy
+from farebox.ledger.pool import Pool, PoolDefinition, PoolStatus
+from farebox.ledger.pool_check import PoolCode, check_pool
+from farebox.ledger.refusal import Refusal
+from farebox.money.rounding import exact
+from farebox.postgres import burn, catalog
+from farebox.postgres import pool as store
+from farebox.postgres.book import read_books
+from farebox.postgres.catalog import Kind
+from farebox.postgres.customer import find_subscription
+from farebox.postgres.draft import lock_organization
+from farebox.postgres.session import Pool as Connections
+from farebox.postgres.session import transaction
+
+
+class PutPool(Struct, frozen=True):
+    """The pool as it stands, and whether anything changed."""
+
+    pool_id: UUID
+    definition: PoolDefinition
+    changed: bool
+    created: bool = False
+
+
+def put_pool(
+    connections: Connections,
+    organization_id: UUID,
+    definition: PoolDefinition,
+    now: datetime,
+    pool_id: UUID,
+) -> PutPool | Refusal | list[Problem]:
+    """Open a pool, or change what it allows; `pool_id` is for a new one.
+
+    Its unit, customer, subject and time zone never change.
+    """
+    problems = check_pool(definition)
+    with transaction(connections, organization_id) as connection:
+        lock_organization(connection, organization_id)
+        timezone = "UTC"
+        if definition.customer is not None:
+            standing = standing_customers(connection, organization_id, [definition.customer])
+            if not standing:
+                message = f"there is no customer {definition.customer!r}"
+                problems.append(Problem(CatalogCode.UNKNOWN_CUSTOMER, "/customer", message))
+            else:
+                timezone = standing[0].timezone
+        problems += _subscription(connection, organization_id, definition)
+        problems += _rate_card(connection, organization_id, definition)
+        if problems:
+            return problems
+        found = store.find_definition(connection, organization_id, definition.key)
+        if found is None:
+            opened = Pool(
+                key=definition.key,
+                unit=definition.unit,
+                customer=definition.customer,
+                subject=definition.subject,
+                policy=definition.policy,
+                status=PoolStatus.CLOSED if definition.closed else PoolStatus.OPEN,
+                opened_at=now,
+                as_of=now,
+                timezone=definition.timezone or timezone,
+            )
+            store.add_pool(connection, organization_id, pool_id, opened, definition)
+            if definition.rate_card is not None:
+                burn.begin(connection, organization_id, pool_id, definition.rate_card, now)
+            return PutPool(pool_id, definition, changed=True, created=True)
+        pool_id, before = found
+        if before == definition:
+            return PutPool(pool_id, before, changed=False)
+        problems = _fixed(before, definition)
+        if problems:
+            return problems
+        stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
+        with exact():
+            refusal = change_policy(stated.book, definition.policy, now)
+        if refusal is not None:
+            return refusal
+        store.put_definition(connection, organization_id, pool_id, definition)
+        if definition.rate_card != before.rate_card:
+            time = stated.book.pool.as_of
+            if definition.rate_card is None:
+                burn.end(connection, organization_id, pool_id, time)
+            else:
+                burn.begin(connection, organization_id, pool_id, definition.rate_card, time)
+        write_books(connection, organization_id, [stated])
+        return PutPool(pool_id, definition, changed=True)
+
+
+def _subscription(
+    connection: Connection, organization_id: UUID, definition: PoolDefinition
+) -> list[Problem]:
+    if definition.subscription is None:
+        return []
+    row = find_subscription(connection, organization_id, definition.subscription)
+    if row is None or row.customer_key != definition.customer:
+        message = f"the pool's customer has no subscription {definition.subscription!r}"
+        return [Problem(PoolCode.SUBSCRIPTION_UNKNOWN, "/subscription", message)]
+    versions = catalog.versions(connection, organization_id, Kind.PLAN, row.plan_key)
+    (found,) = [one for one in versions if one.version == row.plan_version]
+    plan = msgspec.json.decode(found.definition, type=Plan)
+    if definition.policy.currency not in (None, plan.currency):
+        message = f"the subscription is invoiced in {plan.currency}"
+        return [Problem(CatalogCode.CURRENCY_MISMATCH, "/policy/currency", message)]
+    return []
+
+
+def _rate_card(
+    connection: Connection, organization_id: UUID, definition: PoolDefinition
+) -> list[Problem]:
+    key = definition.rate_card
+    if key is None:
+        return []
+    versions = catalog.versions(connection, organization_id, Kind.RATE_CARD, key)
+    if not versions:
+        message = f"there is no rate card {key!r}"
+        return [Problem(CatalogCode.UNKNOWN_RATE_CARD, "/rate_card", message)]
+    card = msgspec.json.decode(versions[-1].definition, type=RateCard)
+    if card.custom_unit and card.currency == definition.unit and definition.customer is not None:
+        return []
+    message = f"rate card {key} is not one in the custom unit {definition.unit}, or nobody's pool"
+    return [Problem(PoolCode.RATE_CARD_UNIT, "/rate_card", message)]
+
+
+def _fixed(before: PoolDefinition, after: PoolDefinition) -> list[Problem]:
+    return [
+        Problem(PoolCode.POOL_FIXED, f"/{name}", f"the {name} of a pool never changes")
+        for name in ("unit", "customer", "subject", "timezone")
+        if getattr(before, name) != getattr(after, name)
+    ]

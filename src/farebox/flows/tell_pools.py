@@ -1,0 +1,185 @@
+"""What is told of every pool without a rule: read from its entries since it was last looked at."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.access.id import Prefix, encode_numbered
+from farebox.alerts.judge import Verdict, walk
+from farebox.alerts.measure import Seen, percent_used, shown
+from farebox.ledger.account import Account
+from farebox.ledger.reason import Reason
+from farebox.notices.type import NoticeType
+from farebox.postgres import pool_span
+from farebox.postgres.pool_span import GrantEntry, Span, Summary
+from farebox.postgres.pool_watch import PoolRow, WatchRow
+
+LIMIT_NEAR_PERCENT = Fraction(80)
+_ANYTHING = Decimal("0.000000000000000001")
+_HAPPENED: Mapping[tuple[str, str], NoticeType] = {
+    (Reason.GRANT_PENDING, Account.PENDING): NoticeType.GRANT_PENDING,
+    (Reason.TOPPED_UP, Account.PENDING): NoticeType.GRANT_PENDING,
+    (Reason.TOPPED_UP, Account.GRANT): NoticeType.POOL_TOPPED_UP,
+    (Reason.GRANT_ISSUED, Account.GRANT): NoticeType.POOL_TOPPED_UP,
+    (Reason.GRANT_PAID, Account.GRANT): NoticeType.GRANT_PAID,
+    (Reason.GRANT_EXPIRED, Account.EXPIRED): NoticeType.GRANT_EXPIRED,
+    (Reason.GRANT_EXPIRED, Account.SOURCE): NoticeType.GRANT_EXPIRED,
+    (Reason.GRANT_VOIDED, Account.SOURCE): NoticeType.GRANT_VOIDED,
+}
+"""What is told of a grant, by the reason of an entry and the account that its units went to."""
+
+
+class Told(Struct, frozen=True):
+    """A notice without its id, about the pool that is looked at."""
+
+    type: NoticeType
+    time: datetime
+    data: Mapping[str, object]
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """One look at a pool: where the last one ended, and how it stands now.
+
+    summary: of the entries in between, none where there are none.
+    """
+
+    connection: Connection
+    organization_id: UUID
+    watch: WatchRow
+    row: PoolRow
+    seen: Seen
+    summary: Summary | None
+
+    @property
+    def span(self) -> Span:
+        return Span(self.row.pool_id, self.watch.sequence, self.row.end)
+
+    @property
+    def current(self) -> bool:
+        """Whether this look reaches the pool's last entry."""
+        return self.row.end == self.row.sequence
+
+
+def tell_pool(look: Look) -> tuple[list[Told], WatchRow]:
+    """Return what is to be told of a pool, and up to where it was looked at then."""
+    told = [*_grants(look), *_exhausted(look)]
+    burst, bursting = _burst(look)
+    overage, overage_period = _overage(look)
+    near, near_period = _limit_near(look)
+    told += [*burst, *overage, *near]
+    watch = look.watch
+    available = watch.available
+    if look.current:
+        available = look.row.available
+    elif look.summary is not None:
+        available = pool_span.available_at(look.connection, look.organization_id, look.span)
+    moved = msgspec.structs.replace(
+        watch,
+        sequence=look.row.end,
+        available=available,
+        bursting=bursting,
+        limit_near_period=near_period,
+        overage_period=overage_period,
+        looks=watch.looks + 1,
+        looked_at=look.seen.now,
+    )
+    return sorted(told, key=lambda one: one.time), moved
+
+
+def pool_data(look: Look) -> dict[str, object]:
+    """Return what every notice of a pool says of it, as it stands now."""
+    row, percent = look.row, percent_used(look.seen)
+    return {
+        "pool": row.key,
+        "customer": row.customer,
+        "unit": row.unit,
+        "available": row.available,
+        "percent_used": None if percent is None else shown(percent),
+        "period_end": row.counters.period_end,
+    }
+
+
+def _grants(look: Look) -> Iterator[Told]:
+    if look.summary is None or not look.summary.grants:
+        return
+    for one in pool_span.grant_entries(look.connection, look.organization_id, look.span):
+        kind = _HAPPENED.get((one.reason, one.target))
+        if kind is not None:
+            yield Told(kind, one.time, {**pool_data(look), **_grant_data(look, one)})
+
+
+def _grant_data(look: Look, one: GrantEntry) -> dict[str, object]:
+    return {
+        "grant": encode_numbered(Prefix.GRANT, look.row.pool_id, one.number),
+        "key": one.key,
+        "units": one.units,
+        "amount": one.amount,
+        "basis": one.basis,
+        "cost": one.cost,
+        "currency": look.row.currency,
+        "expires_at": one.expires_at,
+        "pay_by": one.pay_by,
+        "by_itself": one.reason == Reason.TOPPED_UP,
+    }
+
+
+def _exhausted(look: Look) -> Iterator[Told]:
+    """Yield where nothing was left; a rate limit is empty all the time, so it is not told."""
+    if look.summary is None or look.row.refilled or look.summary.least >= _ANYTHING:
+        return
+    points = pool_span.balance_points(
+        look.connection, look.organization_id, look.span, _ANYTHING, _ANYTHING
+    )
+    for one in walk(points, _ANYTHING, _ANYTHING, firing=look.watch.available < _ANYTHING):
+        if one.verdict is Verdict.FIRE:
+            yield Told(NoticeType.POOL_EXHAUSTED, one.point.time, pool_data(look))
+
+
+def _burst(look: Look) -> tuple[list[Told], bool]:
+    bursting = look.watch.bursting
+    if look.summary is None or not (bursting or look.summary.burst):
+        return [], bursting
+    told: list[Told] = []
+    for one in pool_span.burst_points(look.connection, look.organization_id, look.span):
+        if one.burst is bursting:
+            continue
+        bursting = one.burst
+        kind = NoticeType.POOL_BURST_STARTED if bursting else NoticeType.POOL_BURST_ENDED
+        told.append(Told(kind, one.time, {**pool_data(look), "burst": look.row.counters.burst}))
+    return told, bursting
+
+
+def _overage(look: Look) -> tuple[list[Told], int | None]:
+    """Tell it once a period, also of one that ended since the last look."""
+    counters, before = look.row.counters, look.watch.overage_period
+    if look.summary is None or not look.summary.overage or counters.period_start is None:
+        return [], before
+    earlier, running = pool_span.first_overage(
+        look.connection, look.organization_id, look.span, counters.period_start
+    )
+    told, period = [], before
+    data: dict[str, Any] = {**pool_data(look), "overage": counters.overage}
+    if earlier is not None and (before is None or before < counters.period - 1):
+        told.append(Told(NoticeType.POOL_OVERAGE_STARTED, earlier, data))
+        period = counters.period - 1
+    if running is not None and before != counters.period:
+        told.append(Told(NoticeType.POOL_OVERAGE_STARTED, running, data))
+        period = counters.period
+    return told, period
+
+
+def _limit_near(look: Look) -> tuple[list[Told], int | None]:
+    before, period = look.watch.limit_near_period, look.row.counters.period
+    if look.row.refilled or before == period:
+        return [], before
+    percent = percent_used(look.seen)
+    if percent is None or percent < LIMIT_NEAR_PERCENT:
+        return [], before
+    return [Told(NoticeType.POOL_LIMIT_NEAR, look.seen.now, pool_data(look))], period

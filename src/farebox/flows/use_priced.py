@@ -1,0 +1,261 @@
+"""Ask for a use by what it is, not by units: the pool's rate card says what the event costs.
+
+The units and the usage event are one commit: the event carries the id of its draw (`fareboxdraw`),
+so that it is metered like any other and does not burn the pool again.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.access.id import Prefix, encode_numbered
+from farebox.catalog.meter import Alias
+from farebox.catalog.plan import RateCard
+from farebox.catalog.price import Price
+from farebox.catalog.resolve import CardVersion, in_force
+from farebox.events.admit import Admitted, admit
+from farebox.events.event import Event, Json
+from farebox.events.refusal import Rejection
+from farebox.flows.decide_pools import Asked, decide_locked
+from farebox.flows.ingest import ingest_in
+from farebox.flows.load_book import meter_versions
+from farebox.ledger.command import Answer, Command, Draw, Reserve, Settle
+from farebox.ledger.refusal import Refusal
+from farebox.metering.book import MeterBook
+from farebox.metering.kind import Filed
+from farebox.metering.reading import ReadingRefusal, meter_dimensions
+from farebox.money.rounding import QUANTITY_DECIMALS, exact_sum, round_to
+from farebox.postgres import catalog, stream
+from farebox.postgres.catalog import Kind
+from farebox.postgres.event_row import Prepared, prepare
+from farebox.postgres.pool import find_rate_card
+from farebox.rating.rate import rate, split_unpriced
+from farebox.rating.usage import Usage, resolve_aliases
+
+SOURCE = "farebox/uses"
+
+
+class UseCode(StrEnum):
+    """Why a use has no price in a pool's unit, in order of precedence."""
+
+    POOL_WITHOUT_RATE_CARD = "pool_without_rate_card"
+    EVENT_NOT_METERED = "event_not_metered"
+    EVENT_UNREADABLE = "event_unreadable"
+    EVENT_UNPRICED = "event_unpriced"
+
+
+class UseRefusal(Struct, frozen=True):
+    """A use that cannot be priced; nothing moved."""
+
+    code: UseCode
+    detail: str
+
+
+class UsePart(Struct, frozen=True):
+    """What one reading of the event costs."""
+
+    meter: str
+    dimensions: Mapping[str, str]
+    quantity: Decimal
+    units: Decimal
+
+
+class PricedUse(Struct, frozen=True):
+    """What a use costs, and the answer of the pool."""
+
+    units: Decimal
+    parts: tuple[UsePart, ...]
+    answer: Answer | Refusal | None
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """A use that is asked for. seconds: hold it so long; settle: the hold that it settles."""
+
+    type: str
+    data: Json
+    subject: str | None
+    allotment: str | None = None
+    key: str | None = None
+    digest: str | None = None
+    hold: bool = False
+    seconds: int | None = None
+    settle: int | None = None
+
+
+class _Priced(Struct, frozen=True):
+    units: Decimal
+    parts: tuple[UsePart, ...]
+
+
+def use_priced(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    wanted: Wanted,
+    now: datetime,
+    *,
+    only_price: bool = False,
+) -> PricedUse | UseRefusal:
+    """Price a use, ask the pool for it, and write its event where units were used for good.
+
+    A hold writes no event: what is settled does. The caller's transaction commits all of it.
+    """
+    head = stream.lock_head(connection, organization_id)
+    versions = catalog.versions(connection, organization_id, Kind.METER)
+    book = MeterBook(organization_id.bytes, head.catalog_revision, meter_versions(versions))
+    priced = _price(connection, organization_id, pool_id, book, wanted, now)
+    if isinstance(priced, UseRefusal):
+        return priced
+    if only_price:
+        return PricedUse(priced.units, priced.parts, None)
+    asked = [Asked(pool_id, _command(wanted, priced))]
+    (outcome,), _ = decide_locked(connection, organization_id, asked, now)
+    uses = isinstance(outcome, Answer) and not outcome.repeated and not wanted.hold
+    if uses and isinstance(outcome, Answer):
+        _write_event(connection, organization_id, pool_id, book, wanted, outcome)
+    return PricedUse(priced.units, priced.parts, outcome)
+
+
+def _command(wanted: Wanted, priced: _Priced) -> Command:
+    note = msgspec.json.encode(priced.parts).decode()
+    if wanted.settle is not None:
+        return Settle(
+            hold=wanted.settle,
+            amount=priced.units,
+            key=wanted.key,
+            digest=wanted.digest,
+            note=note,
+        )
+    if wanted.hold:
+        return Reserve(
+            amount=priced.units,
+            seconds=wanted.seconds,
+            subject=wanted.subject,
+            allotment=wanted.allotment,
+            key=wanted.key,
+            digest=wanted.digest,
+            note=note,
+        )
+    return Draw(
+        amount=priced.units,
+        subject=wanted.subject,
+        allotment=wanted.allotment,
+        key=wanted.key,
+        digest=wanted.digest,
+        note=note,
+    )
+
+
+def _price(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    book: MeterBook,
+    wanted: Wanted,
+    now: datetime,
+) -> _Priced | UseRefusal:
+    key = find_rate_card(connection, organization_id, pool_id)
+    if key is None:
+        detail = "the pool names no rate card, so it cannot say what a use costs"
+        return UseRefusal(UseCode.POOL_WITHOUT_RATE_CARD, detail)
+    filed = book.read(wanted.data, wanted.type, SOURCE, wanted.subject, now)
+    if filed is None:
+        detail = f"no meter reads events of type {wanted.type[:100]!r}"
+        return UseRefusal(UseCode.EVENT_NOT_METERED, detail)
+    if isinstance(filed, ReadingRefusal):
+        detail = f"meter {filed.meter} cannot read its {filed.field} by {filed.path!r}"
+        return UseRefusal(UseCode.EVENT_UNREADABLE, detail)
+    history = [
+        CardVersion(
+            version=one.version,
+            effective_from=one.effective_from,
+            card=msgspec.json.decode(one.definition, type=RateCard),
+        )
+        for one in catalog.versions(connection, organization_id, Kind.RATE_CARD, key)
+    ]
+    version = in_force(history, now)
+    prices = {} if version is None else {one.meter: one.price for one in version.card.rates}
+    rated = [one for one in filed if one.series.meter_key in prices]
+    if not rated:
+        detail = f"rate card {key} has no rate for what was used"
+        return UseRefusal(UseCode.EVENT_UNPRICED, detail)
+    names = _dimension_names(connection, organization_id)
+    aliases = _aliases(connection, organization_id)
+    parts = []
+    for one in rated:
+        part = _part(one, prices[one.series.meter_key], names, aliases)
+        if part is None:
+            detail = f"rate card {key} has no rate for this use of {one.series.meter_key}"
+            return UseRefusal(UseCode.EVENT_UNPRICED, detail)
+        parts.append(part)
+    return _Priced(exact_sum([part.units for part in parts]), tuple(parts))
+
+
+def _part(
+    one: Filed,
+    price: Price,
+    names: Mapping[tuple[str, int], tuple[str, ...]],
+    aliases: Mapping[tuple[str, str], str],
+) -> UsePart | None:
+    series = one.series
+    keys = names[series.meter_key, series.meter_version]
+    dimensions = dict(zip(keys, series.dimensions, strict=True))
+    quantity = Decimal(str(one.value))
+    usage = Usage(quantity=quantity, dimensions=dimensions, events=1)
+    priced, _ = split_unpriced(price, resolve_aliases([usage], aliases))
+    if not priced:
+        return None
+    amount = rate(price, priced).amount
+    units = round_to(Fraction(amount), QUANTITY_DECIMALS)
+    return UsePart(series.meter_key, dimensions, quantity, units)
+
+
+def _dimension_names(
+    connection: Connection, organization_id: UUID
+) -> dict[tuple[str, int], tuple[str, ...]]:
+    return {
+        (one.meter.key, one.version): meter_dimensions(one.meter)
+        for one in meter_versions(catalog.versions(connection, organization_id, Kind.METER))
+    }
+
+
+def _aliases(connection: Connection, organization_id: UUID) -> dict[tuple[str, str], str]:
+    found = {}
+    for one in catalog.versions(connection, organization_id, Kind.ALIAS):
+        alias = msgspec.json.decode(one.definition, type=Alias)
+        found[alias.dimension, alias.alias] = alias.canonical
+    return found
+
+
+def _write_event(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    book: MeterBook,
+    wanted: Wanted,
+    answer: Answer,
+) -> None:
+    """Append the usage event of a draw; it names the draw, and so burns nothing again."""
+    draw = encode_numbered(Prefix.DRAW, pool_id, answer.operation)
+    event = Event(
+        id=draw,
+        source=SOURCE,
+        type=wanted.type,
+        subject=wanted.subject,
+        time=answer.time,
+        data=wanted.data,
+        extensions={"fareboxdraw": draw},
+    )
+    admitted = admit(0, event, organization_id.bytes, answer.time)
+    assert not isinstance(admitted, Rejection), admitted
+    assert isinstance(admitted, Admitted)
+    prepared = prepare(book, admitted)
+    assert isinstance(prepared, Prepared), "the event was read before it was priced"
+    ingest_in(connection, organization_id, [prepared], book.revision, answer.time, set())

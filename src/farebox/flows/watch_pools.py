@@ -1,0 +1,195 @@
+"""Look at pools: let rules fire and clear, and tell what happened since the last look.
+
+A look holds the pool's mark, and moves it on in the transaction that writes alerts and notices. So
+whoever looks at the same time, and whatever is killed, each crossing is told once.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from itertools import count
+from uuid import UUID
+
+from msgspec.structs import replace
+from psycopg import Connection
+
+from farebox.access.id import RANDOM_BYTES, uuidv7
+from farebox.alerts.measure import Seen
+from farebox.alerts.rule import AlertKind
+from farebox.flows.follow_pools import settle_pool
+from farebox.flows.raise_alerts import Raising, Rules
+from farebox.flows.tell_pools import Look, Told, tell_pool
+from farebox.money.rounding import exact_sum
+from farebox.postgres import alert_rule, pool_span, pool_watch, pool_window
+from farebox.postgres.alert import firing_at, write_alerts
+from farebox.postgres.notice import Notice, add_notices
+from farebox.postgres.pool_span import Span
+from farebox.postgres.pool_watch import PoolRow, WatchRow
+from farebox.postgres.session import Pool, transaction
+
+POOLS_A_LOOK = 100
+ENTRIES_A_LOOK = 20_000
+LOOKS_MAX = 50
+"""So many times one call goes on with pools that are far behind; the next call continues."""
+
+_BURNING = frozenset({AlertKind.BURN_RATE_ABOVE, AlertKind.RUNS_OUT_BEFORE})
+_REFUSING = frozenset({AlertKind.REFUSALS_ABOVE})
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def watch_pools(pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime) -> None:
+    """Look at pools whose ledger grew: all but the rules that time alone may change."""
+    _look_at(pool, organization_id, pool_ids, now, timed=False)
+
+
+def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
+    """Post what is due on pools, then look at all of them that may have changed since."""
+    after: UUID | None = None
+    with transaction(pool, organization_id) as connection:
+        rules = Rules(alert_rule.enabled_rules(connection, organization_id))
+    changed_at = max((one.updated_at for one in rules.rows), default=None)
+    while True:
+        with transaction(pool, organization_id) as connection:
+            page = pool_watch.pools_to_look_at(
+                connection,
+                organization_id,
+                now,
+                changed_at=changed_at,
+                burn_minutes=max(rules.windows(_BURNING), default=0),
+                refusal_minutes=max(rules.windows(_REFUSING), default=0),
+                expire_until=rules.expire_until(now),
+                after=after,
+                limit=POOLS_A_LOOK,
+            )
+        for one in page:
+            if one.due:
+                settle_pool(pool, organization_id, one.pool_id, now)
+        _look_at(pool, organization_id, [one.pool_id for one in page], now, timed=True)
+        if len(page) < POOLS_A_LOOK:
+            return
+        after = page[-1].pool_id
+
+
+def _look_at(
+    pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime, *, timed: bool
+) -> None:
+    ordered = sorted(set(pool_ids))
+    for start in range(0, len(ordered), POOLS_A_LOOK):
+        page = ordered[start : start + POOLS_A_LOOK]
+        for _ in range(LOOKS_MAX):
+            with transaction(pool, organization_id) as connection:
+                page = _look(connection, organization_id, page, now, timed=timed)
+            if not page:
+                break
+
+
+def _look(
+    connection: Connection,
+    organization_id: UUID,
+    pool_ids: Sequence[UUID],
+    now: datetime,
+    *,
+    timed: bool,
+) -> list[UUID]:
+    """Look at a page of pools in one transaction; return those that have further entries."""
+    watches = pool_watch.lock_watches(connection, organization_id, pool_ids)
+    rules = Rules(alert_rule.enabled_rules(connection, organization_id))
+    rows = pool_watch.pools_since(connection, organization_id, watches, ENTRIES_A_LOOK)
+    spans = [
+        Span(one.pool_id, one.sequence, rows[one.pool_id].end)
+        for one in watches
+        if one.sequence < rows[one.pool_id].end
+    ]
+    summaries = pool_span.summaries(connection, organization_id, spans) if spans else {}
+    seen = _seen(
+        connection, organization_id, list(rows.values()), rules if timed else Rules(()), now
+    )
+    firing = firing_at(connection, organization_id, pool_ids)
+    alerts, notices, moved = [], list[Notice](), []
+    for watch in watches:
+        row = rows[watch.pool_id]
+        # Who waited for the mark may come with an earlier time than who went before.
+        time = max(now, watch.looked_at or now)
+        look = Look(
+            connection=connection,
+            organization_id=organization_id,
+            watch=watch,
+            row=row,
+            seen=replace(seen[watch.pool_id], now=time),
+            summary=summaries.get(watch.pool_id),
+        )
+        new_id = _ids_of(watch, time)
+        raising = Raising(look, [one for one in firing if one.pool_id == row.pool_id], new_id)
+        raising.consider(rules, timed=timed)
+        told, after = tell_pool(look)
+        alerts += raising.rows
+        notices += _notices(row, [*told, *raising.told], new_id)
+        moved.append(after)
+    write_alerts(connection, organization_id, alerts)
+    add_notices(connection, organization_id, notices)
+    pool_watch.write_watches(connection, organization_id, moved)
+    return [row.pool_id for row in rows.values() if row.end < row.sequence]
+
+
+def _seen(
+    connection: Connection,
+    organization_id: UUID,
+    rows: Sequence[PoolRow],
+    rules: Rules,
+    now: datetime,
+) -> dict[UUID, Seen]:
+    """Return what the rules measure; what none of them needs is not read."""
+    burning, refusing = rules.windows(_BURNING), rules.windows(_REFUSING)
+    until = rules.expire_until(now)
+    scope = connection, organization_id
+    burned = pool_window.burned(*scope, rows, burning, now) if burning else {}
+    refusals = pool_window.refusal_counts(*scope, rows, refusing, now) if refusing else {}
+    ids = [row.pool_id for row in rows]
+    expiring = {} if until is None else pool_window.expiring(*scope, ids, until)
+    return {
+        row.pool_id: Seen(
+            now=now,
+            period=row.counters.period,
+            available=row.available,
+            used=row.counters.used,
+            beyond=exact_sum([row.counters.overage, row.counters.burst, row.overdraft]),
+            overage=row.counters.overage,
+            spend=row.counters.spend,
+            burned=dict(burned.get(row.pool_id, {})),
+            refusals=dict(refusals.get(row.pool_id, {})),
+            expiring=tuple(expiring.get(row.pool_id, ())),
+        )
+        for row in rows
+    }
+
+
+def _ids_of(watch: WatchRow, now: datetime) -> Callable[[], UUID]:
+    """Return what makes the ids of one look at one pool: the same when it is done again.
+
+    No two looks that commit have the same, because each counts up the pool's looks. Within a
+    millisecond they sort by look and then as they were made: receivers get notices in that order.
+    """
+    milliseconds = (now - _EPOCH) // timedelta(milliseconds=1)
+    counter = count()
+
+    def new_id() -> UUID:
+        number = next(counter)
+        digest = blake2b(f"{watch.pool_id} {watch.looks} {number}".encode(), digest_size=6).digest()
+        # The version and the variant take the first 4 and the 2 bits after the next 12.
+        order = (watch.looks % (1 << 12)) << 16 | number % (1 << 14)
+        return uuidv7(milliseconds, order.to_bytes(RANDOM_BYTES - len(digest)) + digest)
+
+    return new_id
+
+
+def _notices(row: PoolRow, told: Sequence[Told], new_id: Callable[[], UUID]) -> list[Notice]:
+    return [
+        Notice(
+            notice_id=new_id(),
+            type=one.type,
+            time=one.time,
+            customer=row.customer,
+            data=one.data,
+        )
+        for one in sorted(told, key=lambda one: one.time)
+    ]

@@ -1,0 +1,133 @@
+"""Which pool a request for a decision means: named, or through a feature; briefly remembered."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from uuid import UUID
+
+from litestar.concurrency import sync_to_thread
+from msgspec import Struct
+
+from farebox.catalog.cover import Cover
+from farebox.flows.resolve_feature import Offers, Resolved, covers, read_offers, resolve_feature
+from farebox.http.authenticate import Principal
+from farebox.http.code import HttpCode
+from farebox.http.decision import AuthorizeRequest
+from farebox.http.problem import refused
+from farebox.http.state import State
+from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.pool import PoolKey, find_pool
+from farebox.postgres.session import transaction
+
+REMEMBERED_SECONDS = 5
+"""So long an entitlement that was changed may still be decided on as it was."""
+_REMEMBERED_MAX = 100_000
+
+
+class Target(Struct, frozen=True):
+    """What decides: a pool, or none where a feature is simply on. `name` stands in the answer."""
+
+    name: str
+    pool: PoolKey | None
+
+
+class PoolFinder:
+    """Finds pools for one process. What a pool is never changes; what a customer may use does."""
+
+    def __init__(self, farebox: State) -> None:
+        self._farebox = farebox
+        self._pools: dict[tuple[UUID, str | UUID], PoolKey] = {}
+        self._features: dict[tuple[object, ...], tuple[datetime, Resolved | Refusal]] = {}
+        self._offers: dict[tuple[UUID, str], tuple[datetime, Offers | None]] = {}
+
+    async def target(self, principal: Principal, request: AuthorizeRequest) -> Target | Refusal:
+        """Return what a request asks; raises Refused where it names neither pool nor feature."""
+        if request.pool is not None and request.feature is None:
+            found = await self.pool(principal, request.pool)
+            return found if isinstance(found, Refusal) else Target(found.key, found)
+        if request.feature is None or request.pool is not None:
+            detail = "a request names a pool, or a feature and who uses it"
+            raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/pool")
+        customer = request.customer or principal.customer_key
+        resolved = await self._feature(principal, request.feature, customer, request.subject)
+        if isinstance(resolved, Refusal):
+            return resolved
+        if principal.customer_key not in (None, resolved.customer):
+            return Refusal(RefusalCode.CUSTOMER_UNKNOWN, f"there is no customer {customer!r}")
+        if resolved.pool_id is None:
+            return Target(request.feature, None)
+        assert resolved.pool is not None
+        key = PoolKey(resolved.pool_id, resolved.pool, resolved.customer, request.feature)
+        return Target(resolved.pool, key)
+
+    async def pool(self, principal: Principal, name: str | UUID) -> PoolKey | Refusal:
+        """Return a pool by key or id, if whoever asks may see it."""
+        organization_id = principal.organization_id
+        found = self._pools.get((organization_id, name))
+        if found is None:
+            found = await sync_to_thread(self._find, organization_id, name)
+            if found is not None:
+                if len(self._pools) > _REMEMBERED_MAX:
+                    self._pools.clear()
+                self._pools[organization_id, name] = found
+        if found is None or principal.customer_key not in (None, found.customer):
+            return Refusal(RefusalCode.POOL_UNKNOWN, f"there is no pool {str(name)[:150]!r}")
+        return found
+
+    async def covers(
+        self,
+        principal: Principal,
+        feature: str | None,
+        wanted: Decimal,
+        pool_id: UUID | None,
+    ) -> list[Cover]:
+        """Return what would cover a use of a feature that was refused."""
+        if feature is None:
+            return []
+        organization_id, now = principal.organization_id, self._farebox.clock()
+        remembered = self._offers.get((organization_id, feature))
+        if remembered is None or not _fresh(remembered[0], now):
+            offers = await sync_to_thread(read_offers, self._farebox.pool, organization_id, feature)
+            remembered = self._offers[organization_id, feature] = (now, offers)
+        if remembered[1] is None:
+            return []
+        book = None
+        if pool_id is not None:
+            book = self._farebox.intake.decider(organization_id).book(pool_id)
+        available = Decimal(0) if book is None else book.pool.available
+        used = Decimal(0) if book is None else book.pool.counters.used
+        currency = None if book is None else book.pool.policy.currency
+        return covers(remembered[1], wanted, available, used, currency)
+
+    async def _feature(
+        self, principal: Principal, feature: str, customer: str | None, subject: str | None
+    ) -> Resolved | Refusal:
+        now = self._farebox.clock()
+        place = (principal.organization_id, feature, customer, subject)
+        remembered = self._features.get(place)
+        if remembered is not None and _fresh(remembered[0], now):
+            return remembered[1]
+        found = await sync_to_thread(
+            resolve_feature,
+            self._farebox.pool,
+            principal.organization_id,
+            feature,
+            customer,
+            subject,
+            now,
+            self._farebox.new_id,
+        )
+        if len(self._features) > _REMEMBERED_MAX:
+            self._features.clear()
+        self._features[place] = (now, found)
+        return found
+
+    def _find(self, organization_id: UUID, name: str | UUID) -> PoolKey | None:
+        with transaction(self._farebox.pool, organization_id) as connection:
+            if isinstance(name, UUID):
+                return find_pool(connection, organization_id, pool_id=name)
+            return find_pool(connection, organization_id, key=name)
+
+
+def _fresh(read_at: datetime, now: datetime) -> bool:
+    # A clock that was set back must not make an answer last.
+    return timedelta(0) <= now - read_at < timedelta(seconds=REMEMBERED_SECONDS)

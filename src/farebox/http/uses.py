@@ -1,0 +1,232 @@
+"""Uses: may I, asked by what is used; the pool's rate card says how many units that costs."""
+
+from decimal import Decimal
+from typing import Any
+
+from litestar import Response, Router, post
+from litestar.params import RawBody
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.access.id import Prefix, decode_numbered
+from farebox.access.key import Scope
+from farebox.events.event import Json
+from farebox.flows.answer_once import Reply
+from farebox.flows.use_priced import PricedUse, UseCode, UsePart, UseRefusal, Wanted, use_priced
+from farebox.http.authenticate import Principal, requires
+from farebox.http.body import read_json
+from farebox.http.code import HttpCode
+from farebox.http.decision import Granted, digest_of, granted, refused_by, text_of
+from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
+from farebox.http.operation import Example, describe
+from farebox.http.pools import visible_pool
+from farebox.http.problem import refused
+from farebox.http.state import State
+from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.book import find_holds
+from farebox.postgres.pool import PoolKey, find_pool
+from farebox.postgres.session import transaction
+
+
+class UseRequest(Struct, frozen=True, kw_only=True):
+    """May `subject` do this, from this pool? `type` and `data` are those of the usage event.
+
+    hold: `{"seconds": 120}` sets the units of an estimate aside; settle it with what was used.
+    dry_run: say what it costs, and take nothing.
+    """
+
+    pool: str
+    type: str
+    data: dict[str, Any]
+    subject: str | None = None
+    allotment: str | None = None
+    hold: dict[str, int] | None = None
+    key: str | None = None
+    dry_run: bool = False
+
+
+class SettleUseRequest(Struct, frozen=True, kw_only=True):
+    """What was really used, as the usage event says it."""
+
+    type: str
+    data: dict[str, Any]
+
+
+class UseView(Struct, frozen=True, kw_only=True):
+    """What the use costs in the pool's unit, and the decision; none for a dry run."""
+
+    units: Decimal
+    parts: tuple[UsePart, ...]
+    decision: Granted | None
+
+
+_MEMBERS = frozenset(UseRequest.__struct_fields__)
+_EVENT = {"type": "llm.request", "data": {"model": "gpt-4o", "input_tokens": 100}}
+
+
+def _object(value: Json, pointer: str) -> dict[str, Json]:
+    if not isinstance(value, dict):
+        detail = "this is an object"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer=pointer)
+    return value
+
+
+def _text(members: dict[str, Json], name: str, *, required: bool = False) -> str | None:
+    value = members.get(name)
+    if value is None and not required:
+        return None
+    if not isinstance(value, str) or not value:
+        raise refused(HttpCode.PARAMETER_INVALID, f"{name} is a text", pointer=f"/{name}")
+    return text_of(value, name)
+
+
+def _read(body: bytes, known: frozenset[str]) -> dict[str, Json]:
+    members = read_json(body)
+    unknown = sorted(members.keys() - known)
+    if unknown:
+        detail = f"there is no member {unknown[0][:100]!r} here"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer=f"/{unknown[0][:100]}")
+    return members
+
+
+def _seconds(members: dict[str, Json]) -> int | None:
+    hold = members.get("hold")
+    if hold is None:
+        return None
+    seconds = _object(hold, "/hold").get("seconds")
+    if seconds is not None and (not isinstance(seconds, int) or seconds < 1):
+        detail = "a hold lasts at least a second"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/hold/seconds")
+    return seconds
+
+
+def _reply(pool: PoolKey, done: PricedUse | UseRefusal) -> Reply:
+    if isinstance(done, UseRefusal):
+        raise refused(done.code, done.detail)
+    if isinstance(done.answer, Refusal):
+        raise refused_by(pool.key, done.answer)
+    decision = None if done.answer is None else granted(pool.key, pool.pool_id, done.answer)
+    return reply_with(UseView(units=done.units, parts=done.parts, decision=decision))
+
+
+@post(
+    "/",
+    guards=[requires(Scope.DRAW)],
+    sync_to_thread=True,
+    status_code=200,
+    operation_id="use",
+    opt=describe(
+        "May I, asked by what is used: the rate card says what it costs",
+        request=UseRequest,
+        answer=UseView,
+        codes=[
+            RefusalCode.POOL_UNKNOWN,
+            *UseCode,
+            RefusalCode.INSUFFICIENT_BALANCE,
+            RefusalCode.IDEMPOTENCY_KEY_REUSED,
+        ],
+        examples=[Example(path="/v1/uses", body={"pool": "acme-tokens", **_EVENT}, status=422)],
+        description=(
+            "Units and usage event are one commit: the event is metered like any other, carries the"
+            " id of its draw as `fareboxdraw`, and burns nothing again. A hold writes no event;"
+            " settling it does."
+        ),
+    ),
+)
+def use_one(
+    farebox: State,
+    principal: Principal,
+    body: RawBody,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Ask for a use."""
+    members = _read(body, _MEMBERS)
+    pool = visible_pool(farebox, principal, _text(members, "pool", required=True) or "")
+    kind = _text(members, "type", required=True) or ""
+    data = _object(members.get("data"), "/data")
+    key = _text(members, "key") or idempotency_key
+    wanted = Wanted(
+        type=kind,
+        data=data,
+        subject=_text(members, "subject"),
+        allotment=_text(members, "allotment"),
+        key=key,
+        digest=None if key is None else digest_of((kind, body.decode("utf-8", "replace"))),
+        hold="hold" in members and members["hold"] is not None,
+        seconds=_seconds(members),
+    )
+    dry_run = members.get("dry_run") is True
+
+    def act(connection: Connection) -> Reply:
+        done = use_priced(
+            connection,
+            principal.organization_id,
+            pool.pool_id,
+            wanted,
+            farebox.clock(),
+            only_price=dry_run,
+        )
+        return _reply(pool, done)
+
+    return change_once(farebox, principal, None, "POST /v1/uses", body, act)
+
+
+@post(
+    "/{hold:str}/settle",
+    guards=[requires(Scope.DRAW)],
+    sync_to_thread=True,
+    status_code=200,
+    operation_id="settle_use",
+    opt=describe(
+        "Settle a held use for what was really used",
+        request=SettleUseRequest,
+        answer=UseView,
+        codes=[RefusalCode.HOLD_UNKNOWN, RefusalCode.HOLD_SETTLED, *UseCode],
+        examples=[
+            Example(
+                path="/v1/uses/hld_01jbsqz4e2e0rv8h9yj0fn5c7k_9/settle", body=_EVENT, status=404
+            )
+        ],
+        description="The usage event is written in the same commit.",
+    ),
+)
+def settle_one(
+    farebox: State,
+    principal: Principal,
+    hold: str,
+    body: RawBody,
+    idempotency_key: IdempotencyKey = None,
+) -> Response[bytes]:
+    """Settle a use."""
+    members = _read(body, frozenset(SettleUseRequest.__struct_fields__))
+    kind = _text(members, "type", required=True) or ""
+    data = _object(members.get("data"), "/data")
+    unknown = refused(RefusalCode.HOLD_UNKNOWN, "there is no hold of this id")
+    named = decode_numbered(Prefix.HOLD, hold)
+    if named is None:
+        raise unknown
+    with transaction(farebox.pool, principal.organization_id) as connection:
+        pool = find_pool(connection, principal.organization_id, pool_id=named[0])
+        held = find_holds(connection, principal.organization_id, [named]).get(named)
+    if pool is None or held is None:
+        raise unknown
+    wanted = Wanted(
+        type=kind,
+        data=data,
+        subject=held.subject,
+        allotment=held.allotment,
+        key=idempotency_key,
+        digest=None if idempotency_key is None else digest_of((hold, body.decode("utf-8"))),
+        settle=named[1],
+    )
+
+    def act(connection: Connection) -> Reply:
+        now = farebox.clock()
+        done = use_priced(connection, principal.organization_id, pool.pool_id, wanted, now)
+        return _reply(pool, done)
+
+    path = f"POST /v1/uses/{hold}/settle"
+    return change_once(farebox, principal, idempotency_key, path, body, act)
+
+
+routes = Router("/v1/uses", route_handlers=[use_one, settle_one], tags=["Decisions"])

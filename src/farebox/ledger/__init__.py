@@ -1,0 +1,1 @@
+"""Pools of units on one double-entry ledger: who may take what, and where every unit went."""

@@ -1,0 +1,104 @@
+"""A pool as it stands: what it allows, what its accounts hold, what it counts in a period."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from farebox.ledger.account import ZERO, Account, Balances, no_balances
+from farebox.ledger.policy import Policy, Renewal
+from farebox.period.cycle import Cycle
+
+
+class PoolStatus(StrEnum):
+    """Whether units may be taken from a pool."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class PoolDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A pool as it is asked for.
+
+    unit: what it holds, by any name, or an ISO 4217 code for money. customer: who it belongs to.
+    subject: the only one that may take from it, where it is one's own. subscription: of the
+    customer; on its invoices stands what the pool costs. timezone: of its periods; none takes the
+    customer's. rate_card: in the pool's unit; usage events of the customer burn the pool by its
+    rates, from when the pool names it. closed: nothing may be taken any more.
+    serves_children: whether it serves the customers below its own too.
+    """
+
+    key: str
+    name: str = ""
+    unit: str
+    customer: str | None = None
+    subject: str | None = None
+    subscription: str | None = None
+    timezone: str | None = None
+    policy: Policy = Policy()
+    rate_card: str | None = None
+    closed: bool = False
+    serves_children: bool = False
+    metadata: Mapping[str, str] = {}
+
+
+class Counters(Struct, kw_only=True):
+    """What a pool counts; all but the refill start anew with each period.
+
+    overage, burst: units beyond the grants that were taken in this period, held ones included.
+    spend: what those cost. granted: units that came. used: units taken or held by anybody.
+    top_ups: how many were bought. topped_up_at: when the last one was, in whatever period.
+    refilled_at, refilled: since when, and how much of what flowed in since, is in the pool.
+    """
+
+    period: int = -1
+    period_start: datetime | None = None
+    period_end: datetime | None = None
+    overage: Decimal = ZERO
+    burst: Decimal = ZERO
+    spend: Decimal = ZERO
+    used: Decimal = ZERO
+    top_ups: int = 0
+    topped_up_at: datetime | None = None
+    refilled_at: datetime | None = None
+    refilled: Decimal = ZERO
+    refill_grant: int | None = None
+
+
+class Pool(Struct, kw_only=True):
+    """A pool of units; `sequence` is its last transfer's, `as_of` the time of its last decision.
+
+    customer: who it belongs to. subject: the only one that may take from it, where it is one's own.
+    opened_at: from when its periods are counted, in `timezone`.
+    """
+
+    key: str
+    unit: str
+    customer: str | None = None
+    subject: str | None = None
+    policy: Policy = Policy()
+    status: PoolStatus = PoolStatus.OPEN
+    opened_at: datetime
+    timezone: str = "UTC"
+    sequence: int = 0
+    as_of: datetime
+    balances: Balances = field(default_factory=no_balances)
+    counters: Counters = field(default_factory=Counters)
+
+    @property
+    def available(self) -> Decimal:
+        """What all its grants have left."""
+        return self.balances[Account.GRANT]
+
+
+def cycle_of(renewal: Renewal, start: datetime, timezone: str) -> Cycle:
+    """Return the periods of something that renews from `start` on."""
+    return Cycle(
+        unit=renewal.unit,
+        count=renewal.count,
+        start=start,
+        anchor_day=renewal.anchor_day,
+        timezone=timezone,
+    )

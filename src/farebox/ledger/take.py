@@ -1,0 +1,348 @@
+"""May this subject take so many units, and where do they come from: the one decision of a pool."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+from farebox.ledger.account import ZERO, Account
+from farebox.ledger.allotment import Allotment, in_force
+from farebox.ledger.book import Book
+from farebox.ledger.grant import GrantStatus
+from farebox.ledger.hold import Slice
+from farebox.ledger.issue import close_if_empty, is_over
+from farebox.ledger.policy import LimitMode
+from farebox.ledger.pool import PoolStatus
+from farebox.ledger.reason import Reason
+from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.ledger.transfer import Cause
+from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, divide, round_to
+
+Taking = tuple[Slice, ...]
+
+
+def decide(
+    book: Book, amount: Decimal, cause: Cause, *, floor: bool = True, borrow: bool = True
+) -> Taking | Refusal:
+    """Return where `amount` units come from, or why they may not be taken; nothing moves.
+
+    What is due must have been settled. The share that the units count for is written to the cause.
+    floor: whether to refuse at all. Without, for what was used already, the units beyond every
+    bound come out of overage, so that no use is lost. borrow: whether units beyond the grants will
+    do as well.
+    """
+    refusal = barred(book, cause, floor=floor)
+    if refusal is not None:
+        return refusal
+    path: Sequence[Allotment] = ()
+    available = spendable = book.pool.balances[Account.GRANT]
+    if book.shares or cause.allotment is not None:
+        found = _share(book, cause, floor=floor)
+        if isinstance(found, Refusal):
+            return found
+        path = found
+        spendable = _spendable(book, path, cause.time)
+        full = _full(path, amount) if floor else None
+        if full is not None:
+            most = _most(book, path, spendable, borrow=borrow)
+            return _refuse_full(book, full, most)
+    if amount <= spendable:
+        return tuple(book.slices(amount))
+    missing, kept = amount - spendable, available - spendable
+    if borrow:
+        beyond = _beyond(book, path, missing, kept, floor=floor)
+    else:
+        beyond = _short(book, missing, kept)
+    if isinstance(beyond, RefusalCode):
+        most = _most(book, path, spendable, borrow=borrow)
+        return _refuse(book, beyond, amount, spendable, most)
+    return (*book.slices(spendable), *beyond)
+
+
+def barred(book: Book, cause: Cause, *, floor: bool = True) -> Refusal | None:
+    """Return why nothing at all may be taken from the pool, or nothing by this subject."""
+    pool = book.pool
+    if pool.status is PoolStatus.CLOSED:
+        return Refusal(RefusalCode.POOL_CLOSED, f"pool {pool.key!r} is closed")
+    if floor and pool.subject is not None and cause.subject not in (None, pool.subject):
+        detail = f"pool {pool.key!r} is that of subject {pool.subject!r} alone"
+        return Refusal(RefusalCode.SUBJECT_NOT_SERVED, detail)
+    return None
+
+
+def take(book: Book, cause: Cause, taking: Taking, target: Account, reason: Reason) -> None:
+    """Move the units that were decided on to `target`, and count them."""
+    total = beyond = ZERO
+    counters = book.pool.counters
+    if book.shares:
+        _borrow_from_idle(book, cause, taking)
+    for one in taking:
+        total += one.amount
+        grant = None if one.grant is None else book.grants[one.grant]
+        book.post(cause, reason, one.account, target, one.amount, grant, price=one.price)
+        if grant is not None:
+            if not grant.available:
+                close_if_empty(book, grant)
+            continue
+        beyond += one.amount
+        if one.account is Account.OVERAGE:
+            counters.overage += one.amount
+        elif one.account is Account.BURST:
+            counters.burst += one.amount
+        if one.price is not None:
+            counters.spend += one.amount * one.price
+    counters.used += total
+    if cause.allotment is not None and cause.allotment in book.shares.by_key:
+        for share in book.shares.path(cause.allotment):
+            share.used += total
+            share.beyond += beyond
+            share.used_at = cause.time
+            book.touch(share)
+
+
+def _borrow_from_idle(book: Book, cause: Cause, taking: Taking) -> None:
+    """Note what of the units was kept for shares that are idle: they have lent it."""
+    shares = book.shares
+    known = cause.allotment is not None and cause.allotment in shares.by_key
+    path = shares.path(cause.allotment or "") if known else []
+    own = _spendable(book, path, cause.time, lending=False)
+    granted = sum((one.amount for one in taking if one.account is Account.GRANT), ZERO)
+    if granted > own:
+        capacity = book.pool.balances[Account.GRANT] + book.pool.counters.used
+        for lender in shares.lend(path, granted - own, capacity, cause.time):
+            book.touch(lender)
+
+
+def left(book: Book, cause: Cause) -> Decimal:
+    """Return the most units that the grants would give this subject now."""
+    if barred(book, cause) is not None:
+        return ZERO
+    path = _share(book, cause, floor=True)
+    if isinstance(path, Refusal):
+        return ZERO
+    spendable = _spendable(book, path, cause.time)
+    return _most(book, path, spendable, borrow=False)
+
+
+def _share(book: Book, cause: Cause, *, floor: bool) -> Sequence[Allotment] | Refusal:
+    """Return the share that the units count for and those around it, the widest first."""
+    shares = book.shares
+    if cause.allotment is not None and cause.allotment not in shares.by_key:
+        if not floor:
+            return ()  # it was taken away since
+        detail = f"pool {book.pool.key!r} has no allotment {cause.allotment!r}"
+        return Refusal(RefusalCode.ALLOTMENT_UNKNOWN, detail)
+    key = cause.allotment or shares.of(cause.subject)
+    if key is None:
+        if floor and shares and not book.pool.policy.unallotted:
+            who = "nobody" if cause.subject is None else f"subject {cause.subject!r}"
+            detail = f"{who} has a share of pool {book.pool.key!r}, and only shares may take"
+            if cause.subject is not None:
+                detail = f"{who} has no share of pool {book.pool.key!r}, and only shares may take"
+            return Refusal(RefusalCode.ALLOTMENT_MISSING, detail)
+        return ()
+    path = shares.path(key)
+    if floor:
+        for one in path:
+            if not in_force(one, cause.time):
+                detail = f"allotment {one.key!r} is not in force at {cause.time.isoformat()}"
+                return Refusal(RefusalCode.ALLOTMENT_NOT_IN_FORCE, detail)
+    cause.allotment = key
+    return path
+
+
+def _spendable(
+    book: Book, path: Sequence[Allotment], time: datetime, *, lending: bool = True
+) -> Decimal:
+    """Return how many available units are not kept for other shares."""
+    available = book.pool.balances[Account.GRANT]
+    if not book.shares:
+        return available
+    capacity = available + book.pool.counters.used
+    return book.shares.spendable(path, available, capacity, time, lending=lending)
+
+
+def _full(path: Sequence[Allotment], amount: Decimal) -> Allotment | None:
+    """Return the widest share whose cap `amount` units more would pass."""
+    for one in path:
+        if one.cap is not None and one.used + amount > one.cap:
+            return one
+    return None
+
+
+def _refuse_full(book: Book, full: Allotment, most: Decimal) -> Refusal:
+    detail = f"allotment {full.key!r} has used {full.used:f} of its cap of {full.cap or ZERO:f}"
+    ends = book.pool.counters.period_end
+    return Refusal(RefusalCode.ALLOTMENT_CAP_EXCEEDED, detail, most, ends)
+
+
+def _beyond(
+    book: Book, path: Sequence[Allotment], amount: Decimal, kept: Decimal, *, floor: bool
+) -> list[Slice] | RefusalCode:
+    """Return from where beyond the grants `amount` units come: burst first, then by the limit.
+
+    kept: how many units the grants have that are kept for other shares.
+    """
+    policy, counters = book.pool.policy, book.pool.counters
+    slices: list[Slice] = []
+    spend = counters.spend
+    if policy.burst is not None:
+        part = min(amount, max(ZERO, policy.burst.units - counters.burst))
+        if part:
+            slices.append(Slice(Account.BURST, part, None, policy.burst.price))
+            spend += part * policy.burst.price
+            amount -= part
+    if amount:
+        refused = _bounded(book, path, amount, kept)
+        if refused is not None and floor:
+            return refused
+        price = policy.limit.price
+        if policy.limit.mode is LimitMode.OVERDRAFT:
+            part = amount if refused is None else min(amount, _room_beyond(book, path) or ZERO)
+            if part:
+                slices.append(Slice(Account.OVERDRAFT, part))
+            amount -= part
+        if amount:
+            slices.append(Slice(Account.OVERAGE, amount, None, price))
+            spend += ZERO if price is None else amount * price
+    cap = policy.limit.spend_cap
+    if floor and cap is not None and spend > cap:
+        return RefusalCode.SPEND_CAP_EXCEEDED
+    return slices
+
+
+def _short(book: Book, missing: Decimal, kept: Decimal) -> RefusalCode:
+    """Return why grants alone do not give what is missing."""
+    if book.pool.policy.refill is not None:
+        return RefusalCode.RATE_LIMITED
+    if missing <= kept:
+        return RefusalCode.GUARANTEE_RESERVED
+    return RefusalCode.INSUFFICIENT_BALANCE
+
+
+def _bounded(
+    book: Book, path: Sequence[Allotment], amount: Decimal, kept: Decimal
+) -> RefusalCode | None:
+    """Return why `amount` may not be taken beyond the grants: the least of all bounds holds."""
+    policy = book.pool.policy
+    match policy.limit.mode:
+        case LimitMode.HARD:
+            return _short(book, amount, kept)
+        case LimitMode.OVERDRAFT:
+            code = RefusalCode.OVERDRAFT_EXCEEDED
+        case _:
+            code = RefusalCode.OVERAGE_LIMIT_EXCEEDED
+    room = _room_beyond(book, path)
+    return code if room is not None and amount > room else None
+
+
+def _room_beyond(book: Book, path: Sequence[Allotment]) -> Decimal | None:
+    """Return how much more may be taken beyond the grants and the burst; none: without bound."""
+    limit, balances = book.pool.policy.limit, book.pool.balances
+    if limit.mode is LimitMode.HARD:
+        return ZERO
+    overdraft = limit.mode is LimitMode.OVERDRAFT
+    taken = -balances[Account.OVERDRAFT] if overdraft else book.pool.counters.overage
+    rooms = [max(ZERO, bound - taken) for bound in _bounds(book)]
+    rooms += [max(ZERO, one.overdraft - one.beyond) for one in path if one.overdraft is not None]
+    return min(rooms, default=None)
+
+
+def _bounds(book: Book) -> list[Decimal]:
+    limit = book.pool.policy.limit
+    bounds = [one for one in (limit.units, limit.customer_units) if one is not None]
+    if limit.percent is not None:
+        granted = sum(
+            (
+                one.amount
+                for one in book.grants.values()
+                if one.status is GrantStatus.ACTIVE and not is_over(one, book.pool.as_of)
+            ),
+            ZERO,
+        )
+        share = Fraction(granted) * Fraction(limit.percent) / 100
+        bounds.append(round_to(share, QUANTITY_DECIMALS, RoundingMode.DOWN))
+    return bounds
+
+
+def _refuse(
+    book: Book, code: RefusalCode, amount: Decimal, spendable: Decimal, most: Decimal
+) -> Refusal:
+    pool = book.pool
+    match code:
+        case RefusalCode.RATE_LIMITED:
+            detail = f"{amount:f} {pool.unit} asked, {spendable:f} have flowed in"
+        case RefusalCode.GUARANTEE_RESERVED:
+            detail = f"{amount:f} {pool.unit} asked, {spendable:f} are not kept for other shares"
+        case RefusalCode.INSUFFICIENT_BALANCE:
+            detail = f"{amount:f} {pool.unit} asked, {spendable:f} available"
+        case RefusalCode.OVERDRAFT_EXCEEDED:
+            owed = -pool.balances[Account.OVERDRAFT]
+            detail = f"{amount:f} {pool.unit} asked, {spendable:f} available, {owed:f} owed already"
+        case RefusalCode.SPEND_CAP_EXCEEDED:
+            cap = pool.policy.limit.spend_cap
+            detail = f"{pool.counters.spend:f} of at most {cap:f} {pool.policy.currency} are spent"
+        case _:
+            taken = pool.counters.overage
+            detail = f"{amount:f} {pool.unit} asked, {taken:f} were taken beyond the grants"
+    return Refusal(code, detail, most, _refills_at(book, amount, code))
+
+
+def _most(book: Book, path: Sequence[Allotment], spendable: Decimal, *, borrow: bool) -> Decimal:
+    """Return the most that could be taken now; where nothing bounds it, what is bounded of it."""
+    rooms = [max(ZERO, one.cap - one.used) for one in path if one.cap is not None]
+    room = _room(book, path, spendable) if borrow else spendable
+    if room is not None:
+        rooms.append(room)
+    return min(rooms, default=spendable)
+
+
+def _room(book: Book, path: Sequence[Allotment], spendable: Decimal) -> Decimal | None:
+    """Return how much the grants and what is beyond them could give now; none: without bound."""
+    policy, counters = book.pool.policy, book.pool.counters
+    room, budget = spendable, None
+    if policy.limit.spend_cap is not None:
+        budget = max(ZERO, policy.limit.spend_cap - counters.spend)
+    if policy.burst is not None:
+        burst = max(ZERO, policy.burst.units - counters.burst)
+        part = _affordable(burst, policy.burst.price, budget)
+        room += part
+        if part < burst:
+            return room
+        budget = None if budget is None else budget - part * policy.burst.price
+    beyond = _room_beyond(book, path)
+    price = policy.limit.price
+    if beyond is None:
+        if budget is None or not price:
+            return None
+        return room + divide(budget, price, QUANTITY_DECIMALS, RoundingMode.DOWN)
+    return room + _affordable(beyond, price, budget)
+
+
+def _affordable(units: Decimal, price: Decimal | None, budget: Decimal | None) -> Decimal:
+    if not price or budget is None or units * price <= budget:
+        return units
+    return divide(budget, price, QUANTITY_DECIMALS, RoundingMode.DOWN)
+
+
+def _refills_at(book: Book, amount: Decimal, code: RefusalCode) -> datetime | None:
+    """Return when more comes by itself: the rate's flow, a recurrence, a grant, a new period."""
+    pool = book.pool
+    refill = pool.policy.refill
+    if code is RefusalCode.RATE_LIMITED and refill is not None:
+        if amount > refill.capacity:
+            return None
+        missing = Fraction(amount - pool.balances[Account.GRANT])
+        exact = missing * refill.seconds * 1_000_000 / Fraction(refill.amount)
+        since = pool.counters.refilled_at or pool.as_of
+        flowed = Fraction(pool.counters.refilled) * refill.seconds * 1_000_000
+        elapsed = flowed / Fraction(refill.amount) + exact
+        return since + timedelta(microseconds=-(-elapsed.numerator // elapsed.denominator))
+    times = [one.next_at for one in book.recurrences.values() if one.next_at is not None]
+    times += [
+        one.effective_at for one in book.grants.values() if one.status is GrantStatus.SCHEDULED
+    ]
+    bounded = (RefusalCode.OVERAGE_LIMIT_EXCEEDED, RefusalCode.SPEND_CAP_EXCEEDED)
+    if code in bounded and pool.counters.period_end is not None:
+        times.append(pool.counters.period_end)
+    return min(times, default=None)

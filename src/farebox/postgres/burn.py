@@ -1,0 +1,231 @@
+"""Usage that burns pools: which pools, which events, up to which one, and what has no rate."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+
+class BurningPool(Struct, frozen=True):
+    """A pool that usage of its customer burns, by a rate card, for events of this time."""
+
+    pool_id: UUID
+    key: str
+    customer: str
+    rate_card: str
+    since: datetime
+    until: datetime | None
+    serves_children: bool
+
+
+class Use(Struct, frozen=True):
+    """What events of one series came to in one step, between two changes of rate cards.
+
+    first_time, last_time, first_sequence, last_sequence: of the events that are counted.
+    """
+
+    customer: str
+    subject: str
+    meter: str
+    meter_version: int
+    dimensions: list[str | None]
+    stretch: int
+    pool_id: UUID
+    quantity: Decimal
+    events: int
+    first_time: datetime
+    last_time: datetime
+    first_sequence: int
+    last_sequence: int
+
+
+class Unburned(Struct, frozen=True):
+    """Usage of a pool's customer that burned nothing, and why; dimensions as JSON text."""
+
+    use: Use
+    dimensions: str
+    reason: str
+
+
+def begin(
+    connection: Connection, organization_id: UUID, pool_id: UUID, rate_card: str, now: datetime
+) -> None:
+    """Let events of a time from `now` on burn a pool, as far as they come after this commit."""
+    connection.execute(
+        "update pool set rate_card_key = %s, burns_since = %s, burns_until = null"
+        " where organization_id = %s and pool_id = %s",
+        (rate_card, now, organization_id, pool_id),
+    )
+    connection.execute(
+        "insert into burn_watermark select organization_id, last_sequence from stream_head"
+        " where organization_id = %s and shard = 0 on conflict do nothing",
+        (organization_id,),
+    )
+
+
+def end(connection: Connection, organization_id: UUID, pool_id: UUID, now: datetime) -> None:
+    """Let events of a time from `now` on burn a pool no more."""
+    connection.execute(
+        "update pool set burns_until = %s where organization_id = %s and pool_id = %s",
+        (now, organization_id, pool_id),
+    )
+
+
+def lock_watermark(connection: Connection, organization_id: UUID) -> int | None:
+    """Return up to which event usage has burned pools; none where another process is at it."""
+    row = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s for update skip locked",
+        (organization_id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def set_watermark(connection: Connection, organization_id: UUID, sequence: int) -> None:
+    connection.execute(
+        "update burn_watermark set sequence = %s where organization_id = %s",
+        (sequence, organization_id),
+    )
+
+
+def organizations_to_burn(connection: Connection) -> list[UUID]:
+    """Return the organizations with events that may burn a pool; needs no organization."""
+    return [
+        row[0] for row in connection.execute("select organization_id from organizations_to_burn()")
+    ]
+
+
+def burning_pools(
+    connection: Connection, organization_id: UUID, customers: Sequence[str]
+) -> list[BurningPool]:
+    """Return the pools of these customers that usage burns, or did, by key."""
+    rows = connection.execute(
+        "select pool_id, key, customer_key, rate_card_key, burns_since, burns_until,"
+        " coalesce((definition ->> 'serves_children')::boolean, false) from pool"
+        " where organization_id = %s and customer_key = any(%s) and rate_card_key is not null"
+        " order by key",
+        (organization_id, list(customers)),
+    ).fetchall()
+    return [BurningPool(*row) for row in rows]
+
+
+# The readings of a step, each with its customer. An event that names its draw has burned already.
+_READINGS = """
+insert into burn_reading
+select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, s.dimensions,
+       coalesce(nullif(s.customer_key, ''), m.customer_key)
+from (
+  select e.sequence, e.time, r.series_id, r.quantity
+  from event e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+  where e.organization_id = %(org)s and e.sequence > %(after)s and e.sequence <= %(to)s
+    and e.payload ->> 'fareboxdraw' is null) r
+join series s on s.organization_id = %(org)s and s.series_id = r.series_id
+left join subject m on s.customer_key = '' and m.organization_id = %(org)s
+  and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to"""
+# Each goes to the pool that its customer burns for its meter at its time, and lies between two
+# changes of rate cards.
+_USES = """
+with target as (
+  select t.customer_key, t.meter_key, t.pool_id, t.since, t.until
+  from unnest(%(customers)s::text[], %(meters)s::text[], %(pools)s::uuid[],
+              %(since)s::timestamptz[], %(until)s::timestamptz[])
+    t(customer_key, meter_key, pool_id, since, until)
+)
+select p.customer_key, p.subject, p.meter_key, p.meter_version, p.dimensions,
+       width_bucket(p.time, %(edges)s::timestamptz[]) as stretch, t.pool_id, sum(p.quantity),
+       count(*), min(p.time), max(p.time), min(p.sequence), max(p.sequence)
+from burn_reading p
+join target t on t.customer_key = p.customer_key and t.meter_key = p.meter_key
+  and t.since <= p.time and p.time < t.until
+group by 1, 2, 3, 4, 5, 6, 7
+order by 7, 2, 3, 4, 5, 6"""
+
+
+def read_step(connection: Connection, organization_id: UUID, after: int, to: int) -> list[str]:
+    """Set the readings of a step aside for `uses`, and return the customers that they are of."""
+    connection.execute(
+        "create temporary table if not exists burn_reading (sequence bigint, time timestamptz,"
+        ' quantity numeric, subject text collate "C", meter_key text collate "C",'
+        ' meter_version integer, dimensions text[], customer_key text collate "C")'
+        " on commit delete rows"
+    )
+    connection.execute(_READINGS, {"org": organization_id, "after": after, "to": to})
+    rows = connection.execute(
+        "select distinct customer_key from burn_reading where customer_key is not null order by 1"
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def uses(
+    connection: Connection,
+    targets: Sequence[tuple[str, str, UUID, datetime, datetime]],
+    edges: Sequence[datetime],
+) -> list[Use]:
+    """Return what the readings that were set aside come to for their pools.
+
+    targets: (customer, meter, pool, since, until), at most one for a customer's meter at any time.
+    edges: when rate cards change, in order.
+    """
+    parameters: dict[str, Any] = {
+        "customers": [one[0] for one in targets],
+        "meters": [one[1] for one in targets],
+        "pools": [one[2] for one in targets],
+        "since": [one[3] for one in targets],
+        "until": [one[4] for one in targets],
+        "edges": list(edges),
+    }
+    return [Use(*row) for row in connection.execute(_USES, parameters).fetchall()]
+
+
+def add_unburned(connection: Connection, organization_id: UUID, found: Sequence[Unburned]) -> None:
+    """Count usage that burned nothing."""
+    connection.cursor().executemany(
+        "insert into unburned as u values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " on conflict (pool_id, meter_key, dimensions, reason) do update set"
+        " events = u.events + excluded.events, quantity = u.quantity + excluded.quantity,"
+        " first_time = least(u.first_time, excluded.first_time),"
+        " last_time = greatest(u.last_time, excluded.last_time),"
+        " last_sequence = excluded.last_sequence",
+        [
+            (
+                organization_id,
+                one.use.pool_id,
+                one.use.meter,
+                one.dimensions,
+                one.reason,
+                one.use.events,
+                one.use.quantity,
+                one.use.first_time,
+                one.use.last_time,
+                one.use.last_sequence,
+            )
+            for one in found
+        ],
+    )
+
+
+class UnburnedRow(Struct, frozen=True):
+    """Usage that burned nothing, counted by pool, meter and dimensions (JSON text)."""
+
+    pool: str
+    meter: str
+    dimensions: str
+    reason: str
+    events: int
+    quantity: Decimal
+    first_time: datetime
+    last_time: datetime
+
+
+def unburned(connection: Connection, organization_id: UUID, limit: int = 1000) -> list[UnburnedRow]:
+    """Return usage that burned nothing, the latest first."""
+    rows = connection.execute(
+        "select p.key, u.meter_key, u.dimensions, u.reason, u.events, u.quantity, u.first_time,"
+        " u.last_time from unburned u join pool p on p.pool_id = u.pool_id"
+        " where u.organization_id = %s order by u.last_sequence desc, 1, 2, 3 limit %s",
+        (organization_id, limit),
+    ).fetchall()
+    return [UnburnedRow(*row) for row in rows]

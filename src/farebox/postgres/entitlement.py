@@ -1,0 +1,164 @@
+"""Entitlements apart from plans: overrides, access that was bought, and the pools of features."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.catalog.entitled import Override
+from farebox.postgres.customer import SubscriptionRow
+
+
+class AccessRow(Struct, frozen=True):
+    """A feature for a term, bought with units of a pool."""
+
+    access_id: UUID
+    customer_key: str
+    subject: str | None
+    feature_key: str
+    pool_id: UUID
+    operation: int
+    starts_at: datetime
+    ends_at: datetime
+    revoked_at: datetime | None
+
+
+_ACCESS = ", ".join(AccessRow.__struct_fields__)
+
+
+def overrides(
+    connection: Connection, organization_id: UUID, customer_key: str, now: datetime
+) -> dict[str, Override]:
+    """Return the overrides of a customer that are in force, by feature."""
+    rows = connection.execute(
+        "select feature_key, definition::text from entitlement_override"
+        " where organization_id = %s and customer_key = %s and (ends_at is null or ends_at > %s)",
+        (organization_id, customer_key, now),
+    ).fetchall()
+    return {key: msgspec.json.decode(text, type=Override) for key, text in rows}
+
+
+def put_override(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    feature_key: str,
+    override: Override,
+    now: datetime,
+) -> None:
+    connection.execute(
+        "insert into entitlement_override values (%s, %s, %s, %s, %s, %s)"
+        " on conflict (organization_id, customer_key, feature_key) do update set"
+        " definition = excluded.definition, ends_at = excluded.ends_at",
+        (
+            organization_id,
+            customer_key,
+            feature_key,
+            msgspec.json.encode(override).decode(),
+            override.ends_at,
+            now,
+        ),
+    )
+
+
+def drop_override(
+    connection: Connection, organization_id: UUID, customer_key: str, feature_key: str
+) -> bool:
+    """Remove an override and return whether there was one."""
+    cursor = connection.execute(
+        "delete from entitlement_override"
+        " where organization_id = %s and customer_key = %s and feature_key = %s",
+        (organization_id, customer_key, feature_key),
+    )
+    return cursor.rowcount > 0
+
+
+def active_subscriptions(
+    connection: Connection, organization_id: UUID, customer_key: str, now: datetime
+) -> list[SubscriptionRow]:
+    """Return the subscriptions of a customer that run at `now`, by key."""
+    rows = connection.execute(
+        "select key, subscription_id, customer_key, plan_key, plan_version, starts_at, ends_at,"
+        " timezone, anchor_day, definition::text from subscription"
+        " where organization_id = %s and customer_key = %s and starts_at <= %s"
+        " and (ends_at is null or ends_at > %s) order by key",
+        (organization_id, customer_key, now, now),
+    ).fetchall()
+    return [SubscriptionRow(*row) for row in rows]
+
+
+def pools_of_features(
+    connection: Connection, organization_id: UUID, customer_key: str
+) -> dict[str, tuple[UUID, str]]:
+    """Return the pools of a customer's metered features: id and key, by feature."""
+    rows = connection.execute(
+        "select feature_key, pool_id, key from pool"
+        " where organization_id = %s and customer_key = %s and feature_key is not null",
+        (organization_id, customer_key),
+    ).fetchall()
+    return {feature: (pool_id, key) for feature, pool_id, key in rows}
+
+
+def set_feature(
+    connection: Connection, organization_id: UUID, pool_id: UUID, feature_key: str
+) -> None:
+    """Let a pool be that of a feature of its customer."""
+    connection.execute(
+        "update pool set feature_key = %s where organization_id = %s and pool_id = %s",
+        (feature_key, organization_id, pool_id),
+    )
+
+
+def add_access(connection: Connection, organization_id: UUID, row: AccessRow) -> None:
+    connection.execute(
+        f"insert into access (organization_id, {_ACCESS})"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        (organization_id, *msgspec.structs.astuple(row)),
+    )
+
+
+def revoke_access(
+    connection: Connection, organization_id: UUID, pool_id: UUID, operation: int, now: datetime
+) -> None:
+    """Take back the access that an operation bought, if it bought any."""
+    connection.execute(
+        "update access set revoked_at = %s"
+        " where organization_id = %s and pool_id = %s and operation = %s and revoked_at is null",
+        (now, organization_id, pool_id, operation),
+    )
+
+
+def access_of(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    now: datetime,
+    features: Sequence[str] | None = None,
+) -> list[AccessRow]:
+    """Return the access of a customer that is in force at `now`."""
+    rows = connection.execute(
+        f"select {_ACCESS} from access where organization_id = %(org)s"
+        " and customer_key = %(customer)s and starts_at <= %(now)s and ends_at > %(now)s"
+        " and revoked_at is null"
+        " and (%(features)s::text[] is null or feature_key = any(%(features)s))"
+        " order by feature_key, ends_at",
+        {
+            "org": organization_id,
+            "customer": customer_key,
+            "now": now,
+            "features": None if features is None else list(features),
+        },
+    ).fetchall()
+    return [AccessRow(*row) for row in rows]
+
+
+def customers_to_sync(
+    connection: Connection, since: datetime, until: datetime
+) -> list[tuple[UUID, str]]:
+    """Return the customers for whom something began or ended then; needs no organization."""
+    return connection.execute(
+        "select organization_id, customer_key from customers_to_sync(%s, %s)", (since, until)
+    ).fetchall()

@@ -1,0 +1,52 @@
+"""Keep pools close behind the usage that burns them: a loop in every server process."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+
+import psycopg
+import structlog
+
+from farebox.flows.burn_usage import EVENTS_A_STEP, burn_usage
+from farebox.postgres import burn
+from farebox.postgres.session import Pool, unbound
+
+PAUSE_SECONDS = 0.3
+
+_log = structlog.get_logger()
+
+
+async def keep_burning(pool: Pool, clock: Callable[[], datetime]) -> None:
+    """Burn until cancelled; an error is logged and the next pass tries again."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="burn") as thread:
+        while True:
+            try:
+                await loop.run_in_executor(thread, burn_all, pool, clock)
+            except Exception as error:
+                # The database may be gone for a while; the stream keeps what did not burn yet.
+                _log.warning("burn_failed", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def burn_all(pool: Pool, clock: Callable[[], datetime]) -> int:
+    """Burn for every organization that is behind and return how many events that were.
+
+    Where one cannot be done that is logged and the others go on; raises
+    psycopg.OperationalError where the database is out of reach.
+    """
+    with unbound(pool) as connection:
+        behind = burn.organizations_to_burn(connection)
+    total = 0
+    for organization_id in behind:
+        try:
+            burned = EVENTS_A_STEP
+            while burned >= EVENTS_A_STEP:
+                burned = burn_usage(pool, organization_id, clock())
+                total += burned
+        except psycopg.OperationalError:
+            raise
+        except Exception as error:
+            _log.error("burn_failed", organization_id=str(organization_id), error=str(error))
+    return total

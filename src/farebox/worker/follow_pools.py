@@ -1,0 +1,77 @@
+"""Follow the ledgers of pools: a loop in every server process, beside the folder of events.
+
+What it keeps is asked for often and could be worked out from the ledger each time: an answer is
+right however far behind it is. Who else wants to hear of pools whose ledger grew joins FOLLOWERS.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from uuid import UUID
+
+import psycopg
+import structlog
+
+from farebox.flows.follow_pools import LEFT_ALONE, Follower, follow_pools, settle_pool
+from farebox.flows.watch_pools import watch_pools
+from farebox.postgres.pool_due import due_pools, touched_organizations
+from farebox.postgres.session import Pool, unbound
+
+PAUSE_SECONDS = 0.25
+IDLE_SECONDS = 1.0
+"""The pause after a pass that found nothing to do."""
+DUE_A_PASS = 200
+
+FOLLOWERS: Sequence[Follower] = (watch_pools,)
+"""Told of pools whose ledger grew, at least once, in transactions of their own."""
+
+_log = structlog.get_logger()
+
+
+async def keep_following(pool: Pool, clock: Callable[[], datetime]) -> None:
+    """Follow until cancelled; an error is logged and the next pass tries again."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="follow") as thread:
+        while True:
+            found = 0
+            try:
+                found = await loop.run_in_executor(thread, follow_all, pool, clock)
+            except Exception as error:
+                # The database may be gone for a while; it keeps what is to be followed.
+                _log.warning("follow_failed", error=str(error))
+            await asyncio.sleep(PAUSE_SECONDS if found else IDLE_SECONDS)
+
+
+def follow_all(pool: Pool, clock: Callable[[], datetime]) -> int:
+    """Post what is due, follow what was touched, and return how many pools that were.
+
+    Where one fails that is logged and the others go on; raises psycopg.OperationalError where the
+    database is out of reach.
+    """
+    with unbound(pool) as connection:
+        due = due_pools(connection, clock() - LEFT_ALONE, DUE_A_PASS)
+    found = sum(_settle_one(pool, *one, clock()) for one in due)
+    with unbound(pool) as connection:
+        touched = touched_organizations(connection)
+    return found + sum(_follow_one(pool, one, clock()) for one in touched)
+
+
+def _settle_one(pool: Pool, organization_id: UUID, pool_id: UUID, now: datetime) -> int:
+    try:
+        return int(settle_pool(pool, organization_id, pool_id, now))
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        _log.error("settle_failed", pool_id=str(pool_id), error=str(error))
+        return 0
+
+
+def _follow_one(pool: Pool, organization_id: UUID, now: datetime) -> int:
+    try:
+        return follow_pools(pool, organization_id, now, FOLLOWERS)
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        _log.error("follow_failed", organization_id=str(organization_id), error=str(error))
+        return 0

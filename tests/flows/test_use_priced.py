@@ -1,0 +1,175 @@
+"""A use asked for by its event: priced by the card, drawn and metered in one commit."""
+
+from datetime import timedelta
+from decimal import Decimal
+from uuid import UUID
+
+import pytest
+from farebox_world import World, at
+
+from farebox.catalog.meter import Aggregation, Alias, Meter
+from farebox.catalog.plan import Rate, RateCard
+from farebox.catalog.price import Cell, Matrix, PerUnit
+from farebox.flows.burn_usage import burn_usage
+from farebox.flows.read_pool import books_now
+from farebox.flows.use_priced import PricedUse, UseCode, UseRefusal, Wanted, use_priced
+from farebox.ledger.command import Answer
+from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.session import transaction
+
+TOKENS = Meter(
+    key="tokens",
+    event_type="llm.request",
+    aggregation=Aggregation.SUM,
+    value="input + 4 * output",
+    dimensions={"model": "$.model"},
+)
+CALLS = Meter(key="calls", event_type="llm.request", aggregation=Aggregation.COUNT)
+
+
+@pytest.fixture
+def sold(world: World) -> World:
+    world.now = at("2026-09-01 00:00")
+    matrix = Matrix(
+        dimensions=("model",),
+        cells=(Cell(match={"model": "large"}, unit=Decimal("0.01")),),
+    )
+    rates = (
+        Rate(meter="tokens", price=matrix),
+        Rate(meter="calls", price=PerUnit(unit=Decimal("0.5"))),
+    )
+    card = RateCard(key="credits", currency="credit", custom_unit=True, rates=rates)
+    world.publish(TOKENS, CALLS, card, Alias(dimension="model", alias="big", canonical="large"))
+    world.customer("acme")
+    return world
+
+
+@pytest.fixture
+def pool_id(sold: World) -> UUID:
+    pool_id = sold.pool_of("credits", unit="credit", customer="acme", rate_card="credits")
+    sold.grant(pool_id, 100)
+    sold.now += timedelta(hours=1)
+    return pool_id
+
+
+def use(
+    world: World, pool_id: UUID, *, only_price: bool = False, **fields: object
+) -> PricedUse | UseRefusal:
+    data = {"model": fields.pop("model", "large"), "input": fields.pop("input", 100), "output": 25}
+    values: dict[str, object] = {"type": "llm.request", "data": data, "subject": "acme", **fields}
+    with transaction(world.pool, world.organization_id) as connection:
+        return use_priced(
+            connection,
+            world.organization_id,
+            pool_id,
+            Wanted(**values),  # type: ignore[arg-type]
+            world.now,
+            only_price=only_price,
+        )
+
+
+def available(world: World, pool_id: UUID) -> Decimal:
+    with transaction(world.pool, world.organization_id, snapshot=True) as connection:
+        return books_now(connection, world.organization_id, [pool_id], world.now)[
+            pool_id
+        ].pool.available
+
+
+def events(world: World) -> list[tuple[str, str]]:
+    with transaction(world.pool, world.organization_id) as connection:
+        return connection.execute(
+            "select subject, payload ->> 'fareboxdraw' from event order by sequence"
+        ).fetchall()
+
+
+def test_a_use_costs_what_all_its_readings_cost(sold: World, pool_id: UUID) -> None:
+    done = use(sold, pool_id)
+    assert isinstance(done, PricedUse)
+    assert isinstance(done.answer, Answer)
+    # 100 + 4 x 25 tokens at 0.01, and one call at 0.5.
+    assert (Decimal("2.50"), Decimal("97.50")) == (done.units, done.answer.available)
+    assert {"tokens": Decimal(2), "calls": Decimal("0.5")} == {
+        part.meter: part.units for part in done.parts
+    }
+
+
+def test_its_event_is_metered_and_burns_nothing_again(sold: World, pool_id: UUID) -> None:
+    done = use(sold, pool_id)
+    assert isinstance(done, PricedUse)
+    assert isinstance(done.answer, Answer)
+    ((subject, draw),) = events(sold)
+    assert "acme" == subject
+    assert draw.endswith(f"_{done.answer.operation}")
+    sold.fold()
+    while burn_usage(sold.pool, sold.organization_id, sold.now):
+        pass
+    assert Decimal("97.50") == available(sold, pool_id)
+
+
+def test_an_alias_costs_what_it_stands_for(sold: World, pool_id: UUID) -> None:
+    done = use(sold, pool_id, model="big")
+    assert isinstance(done, PricedUse)
+    assert Decimal("2.5") == done.units
+
+
+def test_a_hold_writes_no_event_and_what_settles_it_does(sold: World, pool_id: UUID) -> None:
+    held = use(sold, pool_id, hold=True, seconds=60, input=1000)
+    assert isinstance(held, PricedUse)
+    assert isinstance(held.answer, Answer)
+    assert [] == events(sold)
+    settled = use(sold, pool_id, settle=held.answer.hold, input=20)
+    assert isinstance(settled, PricedUse)
+    assert isinstance(settled.answer, Answer)
+    assert (Decimal("1.7"), Decimal("98.3")) == (settled.units, available(sold, pool_id))
+    assert 1 == len(events(sold))
+
+
+def test_under_its_key_it_is_drawn_and_written_once(sold: World, pool_id: UUID) -> None:
+    for repeated in (False, True):
+        done = use(sold, pool_id, key="call-1", digest="0" * 32)
+        assert isinstance(done, PricedUse)
+        assert isinstance(done.answer, Answer)
+        assert repeated == done.answer.repeated
+    assert (Decimal("97.5"), 1) == (available(sold, pool_id), len(events(sold)))
+    reused = use(sold, pool_id, key="call-1", digest="1" * 32)
+    assert isinstance(reused, PricedUse)
+    assert isinstance(reused.answer, Refusal)
+    assert RefusalCode.IDEMPOTENCY_KEY_REUSED is reused.answer.code
+
+
+def test_a_dry_run_says_the_price_and_takes_nothing(sold: World, pool_id: UUID) -> None:
+    done = use(sold, pool_id, only_price=True)
+    assert isinstance(done, PricedUse)
+    assert (Decimal("2.5"), None) == (done.units, done.answer)
+    assert (Decimal(100), []) == (available(sold, pool_id), events(sold))
+
+
+def test_what_is_refused_writes_no_event(sold: World, pool_id: UUID) -> None:
+    done = use(sold, pool_id, input=1_000_000)
+    assert isinstance(done, PricedUse)
+    assert isinstance(done.answer, Refusal)
+    assert (Decimal(100), []) == (available(sold, pool_id), events(sold))
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"type": "unheard.of"}, UseCode.EVENT_NOT_METERED),
+        ({"input": "many"}, UseCode.EVENT_UNREADABLE),
+        ({"model": "small"}, UseCode.EVENT_UNPRICED),
+    ],
+)
+def test_a_use_that_has_no_price_is_refused_by_name(
+    sold: World, pool_id: UUID, fields: dict[str, object], code: UseCode
+) -> None:
+    done = use(sold, pool_id, **fields)
+    assert isinstance(done, UseRefusal)
+    assert code is done.code
+    assert (Decimal(100), []) == (available(sold, pool_id), events(sold))
+
+
+def test_a_pool_without_a_card_cannot_say_what_a_use_costs(sold: World) -> None:
+    plain = sold.pool_of("plain", unit="credit", customer="acme")
+    done = use(sold, plain)
+    assert isinstance(done, UseRefusal)
+    assert UseCode.POOL_WITHOUT_RATE_CARD is done.code

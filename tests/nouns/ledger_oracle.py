@@ -1,0 +1,390 @@
+"""What a pool must answer and come to, worked out anew from the list of all that was asked of it.
+
+It does not stop at the first thing that stands against a request: it collects all of them and takes
+the one that comes first in the enum.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+from farebox_ledger_told import FAR, ZERO, Row, Told, floor18, half_up18
+
+from farebox.ledger.policy import Policy
+from farebox.ledger.refusal import PRECEDENCE, RefusalCode
+
+Asked = tuple[datetime, str, Mapping[str, Any]]
+Parts = list[tuple[str, Row | None, Decimal, Decimal | None]]
+ENDED = {
+    "settled": RefusalCode.HOLD_SETTLED,
+    "released": RefusalCode.HOLD_RELEASED,
+    "expired": RefusalCode.HOLD_EXPIRED,
+}
+
+
+class Refused(Exception):
+    """Of all that stands against it, what comes first."""
+
+    def __init__(self, *codes: RefusalCode) -> None:
+        self.code = min(codes, key=lambda code: PRECEDENCE[code])
+
+
+class Oracle(Told):
+    """A pool that is told what was asked of it; `answer` is what it says to the last."""
+
+    answer: Any = None
+
+    def tell(self, history: Iterable[Asked]) -> "Oracle":
+        for at, verb, facts in history:
+            self.pass_until(at)
+            try:
+                self.answer = getattr(self, verb)(**facts)
+            except Refused as refused:
+                self.answer = refused.code
+        return self
+
+    # May they, and from where --------------------------------------------------------------------
+
+    def decide(
+        self,
+        amount: Decimal,
+        subject: str | None,
+        allotment: str | None,
+        *,
+        forced: bool = False,
+        borrow: bool = True,
+    ) -> tuple[Parts, str | None]:
+        if self.closed:
+            raise Refused(RefusalCode.POOL_CLOSED)
+        policy, against = self.policy, set[RefusalCode]()
+        if self.owner is not None and subject not in (None, self.owner):
+            against.add(RefusalCode.SUBJECT_NOT_SERVED)
+        share = allotment or self.share_of(subject)
+        if share is not None and share not in self.shares:
+            against.add(RefusalCode.ALLOTMENT_UNKNOWN)
+            share = None
+        if share is None and self.shares and not policy.unallotted:
+            against.add(RefusalCode.ALLOTMENT_MISSING)
+        path = self.path(share)
+        for key in path:
+            cap = self.shares[key].cap
+            if not self.in_force(key):
+                against.add(RefusalCode.ALLOTMENT_NOT_IN_FORCE)
+            if cap is not None and self.count(share=key) + amount > cap:
+                against.add(RefusalCode.ALLOTMENT_CAP_EXCEEDED)
+        available = self.available()
+        spendable = self.spendable(path)
+        missing = max(ZERO, amount - spendable)
+        burst = ZERO
+        if borrow and policy.burst is not None:
+            burst = min(missing, max(ZERO, policy.burst.units - self.count("burst")))
+        rest = missing - burst
+        room = self.room_beyond(path) if borrow else ZERO
+        if room is not None and rest > room:
+            against |= self.too_much(rest, available - spendable, borrow)
+        price = policy.limit.price
+        cost = rest * (price or ZERO)
+        if policy.burst is not None:
+            cost += burst * policy.burst.price
+        cap = policy.limit.spend_cap
+        if missing and cap is not None and self.spend() + cost > cap:
+            against.add(RefusalCode.SPEND_CAP_EXCEEDED)
+        if against and not forced:
+            raise Refused(*against)
+        parts: Parts = [
+            ("grant", grant, part, None) for grant, part in self.from_grants(amount - missing)
+        ]
+        if burst and policy.burst is not None:
+            parts.append(("burst", None, burst, policy.burst.price))
+        if policy.limit.mode.value == "overdraft":
+            lent = rest if room is None else min(rest, room)
+            parts.append(("overdraft", None, lent, None))
+            rest -= lent
+        parts.append(("overage", None, rest, price))
+        return [part for part in parts if part[2]], share
+
+    def too_much(self, rest: Decimal, kept: Decimal, borrow: bool) -> set[RefusalCode]:
+        mode = self.policy.limit.mode.value
+        if borrow and mode == "overdraft":
+            return {RefusalCode.OVERDRAFT_EXCEEDED}
+        if borrow and mode != "hard":
+            return {RefusalCode.OVERAGE_LIMIT_EXCEEDED}
+        reserved = {RefusalCode.GUARANTEE_RESERVED} if rest <= kept else set[RefusalCode]()
+        return reserved | {RefusalCode.INSUFFICIENT_BALANCE}
+
+    def room_beyond(self, path: list[str]) -> Decimal | None:
+        limit = self.policy.limit
+        if limit.mode.value == "hard":
+            return ZERO
+        overdraft = limit.mode.value == "overdraft"
+        taken = -self.balance("overdraft") if overdraft else self.count("overage")
+        rooms = [
+            bound - taken for bound in (limit.units, limit.customer_units) if bound is not None
+        ]
+        if limit.percent is not None:
+            granted = sum(
+                (
+                    one["amount"]
+                    for one in self.grants.values()
+                    if self.is_open(one) and not one["waits"] and one["expires"] > self.now
+                ),
+                ZERO,
+            )
+            rooms.append(floor18(Fraction(granted) * Fraction(limit.percent) / 100) - taken)
+        for key in path:
+            bound = self.shares[key].overdraft
+            if bound is not None:
+                rooms.append(bound - self.count(share=key) + self.count("grant", share=key))
+        return max(ZERO, min(rooms)) if rooms else None
+
+    # Taking --------------------------------------------------------------------------------------
+
+    def take(self, parts: Parts, why: str, to: str, share: str | None, **facts: Any) -> None:
+        granted = sum((amount for where, _, amount, _ in parts if where == "grant"), ZERO)
+        own = self.spendable(self.path(share), lending=False)
+        self.borrow_from_idle(self.path(share), max(ZERO, granted - own))
+        for where, grant, amount, price in parts:
+            self.move(why, where, to, amount, grant)
+            number = grant and grant["number"]
+            taking = {"where": where, "grant": number, "amount": amount, "price": price}
+            self.takings.append(taking | {"share": share, "at": self.now, "hold": None} | facts)
+        for key in self.path(share):
+            self.share_used_at[key] = self.now
+
+    def answered(
+        self, operation: int, amount: Decimal, parts: Iterable[Row], hold: int | None = None
+    ) -> Row:
+        beyond: dict[str, Decimal] = {}
+        for part in parts:
+            for where, units in part.items():
+                beyond[where] = beyond.get(where, ZERO) + units
+        covered = beyond.pop("grant", ZERO)
+        flagged = "overage" in beyond and self.policy.limit.mode.value != "overage"
+        answer = {
+            "operation": operation if len(self.log) >= operation else 0,
+            "amount": amount,
+            "covered": covered,
+            "beyond": beyond,
+            "available": self.available(),
+            "over_limit": flagged,
+            "hold": hold,
+            "expires": None if hold is None else self.holds[hold]["ends"],
+        }
+        self.buy()
+        return answer
+
+    def buy(self) -> None:
+        wanted = self.policy.top_up
+        if wanted is None or self.closed or self.available() >= wanted.below:
+            return
+        bought = [at for at in self.top_ups if at >= self.period_start]
+        soon = any(
+            self.now < at + timedelta(seconds=wanted.cool_off_seconds) for at in self.top_ups
+        )
+        waiting = any(one["waits"] == "payment" for one in self.grants.values())
+        if len(bought) >= wanted.times or soon or waiting:
+            return
+        lasts, prepaid = wanted.expires_after_seconds, wanted.payment.value == "prepaid"
+        until = self.now + timedelta(seconds=wanted.pay_within_seconds)
+        self.top_ups.append(self.now)
+        self.issue(
+            "topped_up",
+            wanted.amount,
+            cost=wanted.cost,
+            expires=FAR if lasts is None else self.now + timedelta(seconds=lasts),
+            waits="payment" if prepaid else None,
+            pay_by=until if prepaid else FAR,
+        )
+
+    def draw(self, amount: Decimal, subject: Any, allotment: Any, forced: bool) -> Row:
+        parts, share = self.decide(amount, subject, allotment, forced=forced)
+        number = len(self.log) + 1
+        self.take(parts, "metered" if forced else "drawn", "used", share, operation=number)
+        return self.answered(number, amount, [{part[0]: part[2]} for part in parts])
+
+    def reserve(self, amount: Decimal, subject: Any, allotment: Any, seconds: int | None) -> Row:
+        self.not_too_long(seconds, subject=subject)
+        parts, share = self.decide(amount, subject, allotment)
+        number = len(self.log) + 1
+        self.take(parts, "held", "held", share, operation=None, hold=number)
+        ends = self.now + timedelta(seconds=seconds or self.policy.hold_seconds)
+        hold = {"amount": amount, "ends": ends, "subject": subject, "share": share}
+        self.holds[number] = hold | {"status": "open"}
+        return self.answered(number, amount, [{part[0]: part[2]} for part in parts], number)
+
+    def not_too_long(self, seconds: int | None, subject: Any = None, *, takes: bool = True) -> None:
+        if seconds is None or seconds <= self.policy.hold_seconds_max:
+            return
+        against = [RefusalCode.HOLD_TOO_LONG]
+        if self.owner is not None and subject not in (None, self.owner):
+            against.append(RefusalCode.SUBJECT_NOT_SERVED)
+        if takes and self.closed:
+            against.append(RefusalCode.POOL_CLOSED)
+        raise Refused(*against)
+
+    def open_hold(self, number: int, *, takes: bool = False) -> Row:
+        hold = self.holds.get(number, {"status": "unknown"})
+        if hold["status"] != "open":
+            against = ENDED.get(hold["status"], RefusalCode.HOLD_UNKNOWN)
+            raise Refused(against, *([RefusalCode.POOL_CLOSED] if takes and self.closed else []))
+        return hold
+
+    def settle(self, number: int, amount: Decimal) -> Row:
+        hold = self.open_hold(number)
+        operation, over = len(self.log) + 1, amount - hold["amount"]
+        self.give_back(self.held_by(number), max(ZERO, -over), "released")
+        for taking in self.held_by(number):
+            if taking["amount"]:
+                grant = self.grants.get(taking["grant"])
+                self.move("settled", "held", "used", taking["amount"], grant)
+                taking |= {"operation": operation, "at": self.now}
+            taking["hold"] = None
+        if over > 0:
+            parts: Parts = [("overage", None, over, self.policy.limit.price)]
+            share = hold["share"]
+            if not self.closed:
+                parts, share = self.decide(over, hold["subject"], share, forced=True)
+            self.take(parts, "settled_beyond", "used", share, operation=operation)
+        hold |= {"status": "settled", "amount": ZERO}
+        self.repay()
+        used = [t for t in self.takings if t["operation"] == operation]
+        return self.answered(operation, amount, [{t["where"]: t["amount"]} for t in used], number)
+
+    def extend(self, number: int, amount: Decimal, seconds: int | None) -> Row:
+        hold, parts, operation = self.open_hold(number, takes=amount > 0), [], len(self.log) + 1
+        if seconds is not None and seconds > self.policy.hold_seconds_max:
+            self.not_too_long(seconds, takes=amount > 0)
+        if amount:
+            parts, share = self.decide(amount, hold["subject"], hold["share"])
+            self.take(parts, "hold_extended", "held", share, operation=None, hold=number)
+        hold["amount"] += amount
+        hold["ends"] = self.now + timedelta(seconds=seconds or self.policy.hold_seconds)
+        return self.answered(operation, amount, [{part[0]: part[2]} for part in parts], number)
+
+    def release(self, number: int) -> Row:
+        hold, operation = self.open_hold(number), len(self.log) + 1
+        amount = hold["amount"]
+        self.give_back(self.held_by(number), amount, "released")
+        hold |= {"status": "released", "amount": ZERO}
+        self.repay()
+        return self.answered(operation, amount, [], number)
+
+    def reverse(self, number: int, amount: Decimal | None) -> Row:
+        taken = [t for t in self.takings if t["operation"] == number]
+        rest = sum((t["amount"] for t in taken), ZERO)
+        against = [] if rest else [RefusalCode.DRAW_REVERSED]
+        if self.now > taken[0]["at"] + timedelta(seconds=self.policy.undo_seconds):
+            against.append(RefusalCode.REVERSAL_TOO_LATE)
+        if amount is not None and amount > rest:
+            against.append(RefusalCode.REVERSAL_EXCEEDS_DRAW)
+        if against:
+            raise Refused(*against)
+        operation, amount = len(self.log) + 1, rest if amount is None else amount
+        back = self.give_back(taken, amount, "reversed", "used")
+        self.repay()
+        return self.answered(operation, amount, [back])
+
+    # What is done to a pool ----------------------------------------------------------------------
+
+    def grant(self, amount: Decimal, *, pending: bool = False, **facts: Any) -> int:
+        effective, expires = facts.get("effective", self.now), facts.get("expires", FAR)
+        against = [RefusalCode.POOL_CLOSED] if self.closed else []
+        if expires <= effective or (pending and facts.get("pay_by", FAR) <= self.now):
+            against.append(RefusalCode.GRANT_TIMES_INVALID)
+        if expires <= self.now:
+            against.append(RefusalCode.GRANT_ALREADY_EXPIRED)
+        if against:
+            raise Refused(*against)
+        why = "grant_pending" if pending else "grant_issued"
+        waits = "payment" if pending else None
+        return int(self.issue(why, amount, waits=waits, **facts)["number"])
+
+    def pay(self, number: int) -> None:
+        self.activate(self.unpaid(number), "grant_paid")
+
+    def fail(self, number: int) -> None:
+        self.cancel(self.unpaid(number), "grant_unpaid")
+
+    def unpaid(self, number: int) -> Row:
+        if self.grants[number]["waits"] != "payment":
+            raise Refused(RefusalCode.GRANT_NOT_PENDING)
+        return self.grants[number]
+
+    def void(self, number: int) -> None:
+        grant = self.still_open(number)
+        if grant["waits"]:
+            self.cancel(grant, "grant_voided")
+            return
+        if grant["left"]:
+            self.move("grant_voided", "grant", "source", grant["left"], grant)
+        grant |= {"expires": self.now, "over": True}
+
+    def expire_now(self, number: int) -> None:
+        grant = self.still_open(number)
+        self.expire(grant)
+        grant["expires"] = self.now
+
+    def still_open(self, number: int) -> Row:
+        if not self.is_open(self.grants[number]):
+            raise Refused(RefusalCode.GRANT_CLOSED)
+        return self.grants[number]
+
+    def recur(self, amount: Decimal, *, starts: datetime, ends: datetime, **facts: Any) -> int:
+        against = [RefusalCode.POOL_CLOSED] if self.closed else []
+        first = max(starts, self.now)
+        if ends <= first:
+            against.append(RefusalCode.GRANT_TIMES_INVALID)
+        if against:
+            raise Refused(*against)
+        number = -len(self.recurrences) - 1
+        one = {"amount": amount, "start": starts, "next": first, "ends": ends, "grant": None}
+        self.recurrences[number] = one | facts
+        self.pass_until(self.now)
+        return number
+
+    def end_recurrence(self, number: int) -> None:
+        self.recurrences[number]["next"] = FAR
+
+    def end_recurrence_at(self, number: int, ends: datetime) -> None:
+        one = self.recurrences[number]
+        one["ends"] = ends
+        if ends <= self.now:
+            one["next"] = FAR
+        running = self.grants.get(one["grant"])
+        if running is not None and self.is_open(running) and ends < FAR:
+            running["expires"] = min(running["expires"], max(ends, self.now))
+        self.pass_until(self.now)
+
+    def allow(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def close(self, closed: bool) -> None:
+        self.closed = closed
+
+    def look(self) -> None:
+        """Nothing is asked: only time has passed."""
+
+    def move_out(self, amount: Decimal, subject: Any, target_closed: bool) -> list[Row]:
+        against = [RefusalCode.POOL_CLOSED] if target_closed else []
+        try:
+            parts, _ = self.decide(amount, subject, None, borrow=False)
+        except Refused as refused:
+            raise Refused(refused.code, *against) from None
+        if against:
+            raise Refused(*against)
+        arriving = []
+        for _, grant, part, _ in parts:
+            assert grant is not None
+            self.move("moved_out", "grant", "transit", part, grant)
+            cost = grant["cost"]
+            if cost is not None:
+                cost = half_up18(Fraction(cost) * Fraction(part) / Fraction(grant["amount"]))
+            facts = {name: grant[name] for name in ("priority", "issued", "expires")}
+            arriving.append({"amount": part, "cost": cost} | facts)
+        return arriving
+
+    def arrive(self, units: list[Row]) -> None:
+        for one in units:
+            self.issue("moved_in", source="transit", **one)
