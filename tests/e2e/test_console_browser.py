@@ -204,6 +204,7 @@ def test_a_chart_is_drawn_in_the_colours_of_the_page(chromium: Any, site: Site) 
 def test_the_calculator_answers_as_one_types(chromium: Any, site: Site) -> None:
     page, complaints = _sign_in(chromium, site)
     page.goto("/console/calculator?example=per_unit")
+    page.wait_for_load_state("networkidle")  # who types before the script is there is not heard
     page.fill("textarea[name=usage]", "4000000")
     page.wait_for_selector("#result >> text=$10.00")
     page.fill("textarea[name=price]", "{model: flat")

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -24,7 +26,8 @@ from farebox.flows.create_organization import create_organization
 from farebox.http.pages.assets import load_assets
 from farebox.postgres.session import Pool
 
-pytestmark = pytest.mark.e2e
+# Each test goes on from where the one before has left the pool.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("live")]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 browser = pytest.mark.skipif(
     CHROMIUM is None or not load_assets().scripts, reason="needs Chromium, and make web"
@@ -43,6 +46,7 @@ class Server:
         self.url = url
         self.key = key
         self.api = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"})
+        self.listeners: list[Listener] = []
 
     def post(self, path: str, body: dict[str, Any]) -> Any:
         answer = self.api.post(path, json=body)
@@ -77,6 +81,7 @@ def server(pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactor
             },
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
     try:
@@ -95,9 +100,14 @@ def server(pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactor
             assert answer.status_code == 201, answer.text
         made.post("/v1/pools/tokens/grants", {"key": "first", "amount": "1000"})
         yield made
+        for listener in made.listeners:
+            listener.drop()
+        made.api.close()
     finally:
         if process.poll() is None:
-            process.kill()
+            # Its workers too: one that stays goes on working on the database of the other tests.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -115,6 +125,7 @@ class Listener:
             headers={"Authorization": f"Bearer {server.key}", **headers},
         )
         self._answer = self._connection.getresponse()
+        server.listeners.append(self)
         self.status = self._answer.status
         self.type = self._answer.headers["content-type"]
         self._thread = threading.Thread(target=self._read)
@@ -143,6 +154,12 @@ class Listener:
     def close(self) -> None:
         """Go away in the middle of the answer."""
         self._connection.sock.shutdown(socket.SHUT_RDWR)
+        self.join()
+
+    def drop(self) -> None:
+        """Leave nothing open, also where a test ended before it closed."""
+        with suppress(OSError, AttributeError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
         self.join()
 
     def join(self) -> str:

@@ -16,6 +16,7 @@ from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
 from farebox.flows.resolve_feature import Resolved, covers, read_offers, resolve_feature
 from farebox.flows.reverse_draw import reverse_draw
+from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
 from farebox.ledger.command import Answer
 from farebox.ledger.refusal import Refusal, RefusalCode
@@ -353,3 +354,24 @@ def test_what_begins_and_ends_by_itself_is_synced(sold: World) -> None:
     assert Decimal(1000) == book(sold).pool.available
     sync_due(sold.pool, sold.now, timedelta(hours=1), new_id)
     assert Decimal(1000) == book(sold).pool.available
+
+
+def test_who_nears_a_limit_is_told_what_would_cover_more(sold: World) -> None:
+    put(sold, "free", sold.now)
+    use(sold, 799)
+    pool_id = resolved(sold)
+    assert isinstance(pool_id, Resolved)
+    assert pool_id.pool_id is not None
+    watch_pools(sold.pool, sold.organization_id, [pool_id.pool_id], sold.now)
+    use(sold, 1)
+    for _ in range(2):
+        watch_pools(sold.pool, sold.organization_id, [pool_id.pool_id], sold.now)
+    with transaction(sold.pool, sold.organization_id) as connection:
+        rows = connection.execute(
+            "select type, data from notice where type like '%limit_near'"
+        ).fetchall()
+    ((kind, data),) = rows
+    assert ("entitlement.limit_near", "calls", "acme") == (kind, data["feature"], data["customer"])
+    assert [("top_up", "5"), ("plan", "49")] == [
+        (one["kind"], one["price"]) for one in data["help"]
+    ]

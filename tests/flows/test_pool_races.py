@@ -225,7 +225,7 @@ def test_two_processes_on_one_pool_both_keep_going(
     )
     fewest, most = sorted((one["draws"], other["draws"]))
     assert fewest > most / 10
-    assert fewest > 100 * seconds
-    assert max(one["longest"], other["longest"]) < 1
+    assert fewest > 50 * seconds
+    assert max(one["longest"], other["longest"]) < 3
     total = alone[0]["draws"] + one["draws"] + other["draws"]
     assert total == pools.book("hot").pool.balances[Account.USED]

@@ -19,6 +19,7 @@ maybe = st.none() | few
 prices = st.sampled_from([D("0.3"), D("1.25")])
 names = st.sampled_from([None, "ann", "bob", "carl", "dora"])
 places = st.integers(0, 200)
+lengths = st.sampled_from([None, None, 1, 600, 3600, 86_000, 86_400, 86_401])
 steps = st.sampled_from(
     [timedelta(microseconds=1), timedelta(seconds=1), timedelta(seconds=7), timedelta(minutes=5)]
     + [timedelta(minutes=10) - timedelta(microseconds=1), timedelta(minutes=10), timedelta(hours=1)]

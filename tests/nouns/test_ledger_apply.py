@@ -14,6 +14,7 @@ from farebox.ledger.administer import (
     change_policy,
     expire_grant,
     move_units,
+    pay_grant,
 )
 from farebox.ledger.allotment import Allotment, Shares
 from farebox.ledger.book import Book
@@ -94,19 +95,30 @@ def test_rolled_over_and_moved_units_take_their_part_of_the_cost_along() -> None
 # Taking back -------------------------------------------------------------------------------------
 
 
-def test_units_that_return_to_a_closed_grant_can_be_taken_again() -> None:
+@pytest.mark.parametrize("written", [False, True])
+def test_units_that_return_to_a_closed_grant_can_be_taken_again(written: bool) -> None:
     desk = Desk()
     number = desk.grant("5", expires_at=START + HOUR)
     drawn = granted(desk.ask(Draw(amount=D(5)), START))
     desk.reload()
     assert {} == desk.book.grants
     granted(desk.reverse(drawn.operation, START, D(2)))
-    desk.reload()
+    if written:
+        desk.reload()
     assert D(2) == desk.available(number)
     granted(desk.ask(Draw(amount=D(1)), START))
     desk.look(START + HOUR)
     assert D(0) == desk.balance
     assert D(1) == desk.book.pool.balances[Account.EXPIRED]
+
+
+def test_units_can_be_taken_back_in_the_very_step_in_which_their_grant_ends() -> None:
+    desk = Desk()
+    desk.grant("5", expires_at=START + HOUR)
+    drawn = granted(desk.ask(Draw(amount=D(4)), START))
+    desk.reload()
+    granted(desk.reverse(drawn.operation, START + HOUR))
+    assert (D(0), D(5)) == (desk.balance, desk.book.pool.balances[Account.EXPIRED])
 
 
 def test_a_refused_reversal_leaves_closed_grants_closed() -> None:
@@ -127,6 +139,15 @@ def test_what_was_held_twice_of_one_grant_is_taken_back_when_it_is_over() -> Non
     assert D(5) == back.amount
     assert D(5) == desk.book.pool.balances[Account.EXPIRED]
     assert {} == desk.book.grants
+
+
+def test_a_purchase_waits_for_the_last_one_to_cool_off() -> None:
+    bought = TopUp(below=D(5), amount=D(1), cost=D(1), times=9, cool_off_seconds=60)
+    desk = Desk(Policy(top_up=bought, currency="USD"))
+    desk.grant("5")
+    for seconds, balance in ((0, 5), (1, 4), (59, 3), (60, 3)):
+        granted(desk.ask(Draw(amount=D(1)), START + timedelta(seconds=seconds)))
+        assert D(balance) == desk.balance
 
 
 def test_a_closed_pool_buys_nothing() -> None:
@@ -159,6 +180,35 @@ def test_units_that_come_back_repay_what_was_borrowed(way: str) -> None:
         granted(desk.ask(Settle(hold=hold, amount=D(0)), START))
     assert (D(6), D(0)) == (desk.balance, desk.book.pool.balances[Account.OVERDRAFT])
     assert Reason.OVERDRAFT_REPAID == desk.transfers[-1].reason
+
+
+def test_a_grant_repays_when_it_begins_not_when_it_is_made_or_paid() -> None:
+    desk = Desk(OVERDRAFT)
+    granted(desk.ask(Draw(amount=D(4)), START))
+    number = desk.grant("10", pending=True, effective_at=START + HOUR)
+    desk.do(pay_grant, number, START)
+    assert (D(0), D(-4)) == (desk.balance, desk.book.pool.balances[Account.OVERDRAFT])
+    desk.look(START + HOUR)
+    assert (D(6), D(0)) == (desk.balance, desk.book.pool.balances[Account.OVERDRAFT])
+
+
+def test_borrowed_units_that_were_repaid_come_back_as_a_grant() -> None:
+    desk = Desk(OVERDRAFT)
+    drawn = granted(desk.ask(Draw(amount=D(8)), START))
+    desk.grant("5", expires_at=START + HOUR)
+    granted(desk.reverse(drawn.operation, START))
+    assert (D(5), D(0)) == (desk.balance, desk.book.pool.balances[Account.OVERDRAFT])
+
+
+def test_a_cap_on_what_may_be_spent_counts_what_was_spent_and_what_is_held() -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, price=D(2), spend_cap=D(10))
+    desk = Desk(Policy(limit=limit, currency="USD"))
+    drawn = granted(desk.ask(Draw(amount=D(2)), START))
+    granted(desk.ask(Reserve(amount=D(2)), START))
+    refusal = refused(desk.ask(Draw(amount=D(2)), START))
+    assert (RefusalCode.SPEND_CAP_EXCEEDED, D(1)) == (refusal.code, refusal.left)
+    granted(desk.reverse(drawn.operation, START, D(1)))
+    granted(desk.ask(Draw(amount=D(2)), START))
 
 
 def test_a_percentage_is_of_grants_in_force_not_of_one_that_is_over_but_held() -> None:

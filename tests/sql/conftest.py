@@ -26,3 +26,11 @@ from farebox_pools import Pools  # noqa: E402
 def pools(pool: Pool, organization_id: UUID) -> Pools:
     """Return an organization without pools whose clock shows 2 October 2026, noon."""
     return Pools(pool, organization_id, datetime(2026, 10, 2, 12, tzinfo=UTC))
+
+
+@pytest.fixture
+def two(pools: Pools) -> Pools:
+    for key in ("one", "two"):
+        pools.put(key)
+        pools.grant(key, 100)
+    return pools

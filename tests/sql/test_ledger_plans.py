@@ -140,19 +140,7 @@ QUESTIONS: dict[str, Ask] = {
 }
 
 
-_READ_TO_THE_END = {"an old operation by its key", "an old operation"}
-"""These read every entry after the operation's own, because nothing says where it ends."""
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        pytest.param(
-            one, marks=pytest.mark.xfail(one in _READ_TO_THE_END, reason="reads on", strict=True)
-        )
-        for one in QUESTIONS
-    ],
-)
+@pytest.mark.parametrize("question", QUESTIONS)
 def test_a_long_ledger_costs_no_more_than_a_short_one(ledgers: Pools, question: str) -> None:
     short, long = (cost(ledgers, key, QUESTIONS[question]) for key in ("short", "long"))
     assert long <= short + ROWS_MORE, f"{short} rows of the short ledger, {long} of the long one"

@@ -30,6 +30,9 @@ def change_pools(
         return Refusal(RefusalCode.POOL_UNKNOWN, "there is no such pool")
     with exact():
         done = change([found[pool_id].book for pool_id in pool_ids])
+    if isinstance(done, Refusal) and not any(one.book.changed for one in found.values()):
+        return done
+    # Also where no unit moved: what was due and no longer holds is due no more.
     write_books(connection, organization_id, list(found.values()))
     return done
 

@@ -81,12 +81,17 @@ class Offers(Struct, frozen=True):
 def read_offers(pool: Pool, organization_id: UUID, feature_key: str) -> Offers | None:
     """Return what is sold of a feature, none where there is no such feature."""
     with transaction(pool, organization_id) as connection:
-        versions = catalog.versions(connection, organization_id, Kind.FEATURE, feature_key)
-        if not versions:
-            return None
-        newest: dict[str, Plan] = {}
-        for one in catalog.versions(connection, organization_id, Kind.PLAN):
-            newest[one.key] = msgspec.json.decode(one.definition, type=Plan)
+        return offers_of(connection, organization_id, feature_key)
+
+
+def offers_of(connection: Connection, organization_id: UUID, feature_key: str) -> Offers | None:
+    """As `read_offers`, in a transaction."""
+    versions = catalog.versions(connection, organization_id, Kind.FEATURE, feature_key)
+    if not versions:
+        return None
+    newest: dict[str, Plan] = {}
+    for one in catalog.versions(connection, organization_id, Kind.PLAN):
+        newest[one.key] = msgspec.json.decode(one.definition, type=Plan)
     feature = msgspec.json.decode(versions[-1].definition, type=Feature)
     return Offers(feature, list(newest.values()))
 

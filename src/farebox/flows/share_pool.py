@@ -13,6 +13,7 @@ from farebox.catalog.problem import Problem
 from farebox.flows.change_pool import write_books
 from farebox.ledger.account import ZERO
 from farebox.ledger.allotment import Allotment, Shares
+from farebox.ledger.book import Book
 from farebox.ledger.decide import prepare
 from farebox.ledger.pool_check import check_shares
 from farebox.ledger.refusal import Refusal, RefusalCode
@@ -49,9 +50,10 @@ def share_pool(
     shares: Sequence[Share],
     now: datetime,
 ) -> Shared | Refusal | list[Problem]:
-    """Let a pool have these shares and no others; what they have used in this period stays.
+    """Let a pool have these shares and no others, from the next decision on.
 
-    A share that is taken away leaves its use with the pool; what it holds is settled as before.
+    What was used in this period is counted for the shares as they are now; that of a share that is
+    taken away stays with the pool, and comes back with it. What it holds is settled as before.
     """
     wanted = [Allotment(**msgspec.structs.asdict(one)) for one in shares]
     problems = check_shares(wanted)
@@ -72,10 +74,24 @@ def share_pool(
         if earlier is None:
             one.idle_since = time
         else:
-            one.used, one.beyond, one.lent = earlier.used, earlier.beyond, earlier.lent
+            one.lent = earlier.lent
             one.used_at, one.idle_since = earlier.used_at, earlier.idle_since
     book.shares = Shares(wanted)
     book.pool_changed = True
     write_books(connection, organization_id, [stated])
+    _recount(connection, organization_id, pool_id, book)
     store.put_allotments(connection, organization_id, pool_id, wanted)
     return Shared(wanted)
+
+
+def _recount(connection: Connection, organization_id: UUID, pool_id: UUID, book: Book) -> None:
+    """Count anew what each share has used in this period, those now within it included."""
+    start = book.pool.counters.period_start or book.pool.opened_at
+    shares = book.shares
+    for key, (used, beyond) in store.uses_since(
+        connection, organization_id, pool_id, start
+    ).items():
+        if key in shares.by_key:
+            for one in shares.path(key):
+                one.used += used
+                one.beyond += beyond

@@ -14,10 +14,12 @@ from psycopg import Connection
 from farebox.access.id import Prefix, encode_numbered
 from farebox.alerts.judge import Verdict, walk
 from farebox.alerts.measure import Seen, percent_used, shown
+from farebox.flows.resolve_feature import covers, offers_of
 from farebox.ledger.account import Account
 from farebox.ledger.reason import Reason
 from farebox.notices.type import NoticeType
 from farebox.postgres import pool_span
+from farebox.postgres.entitlement import find_feature
 from farebox.postgres.pool_span import GrantEntry, Span, Summary
 from farebox.postgres.pool_watch import PoolRow, WatchRow
 
@@ -139,7 +141,8 @@ def _exhausted(look: Look) -> Iterator[Told]:
     )
     for one in walk(points, _ANYTHING, _ANYTHING, firing=look.watch.available < _ANYTHING):
         if one.verdict is Verdict.FIRE:
-            yield Told(NoticeType.POOL_EXHAUSTED, one.point.time, pool_data(look))
+            data = {**pool_data(look), **_would_cover(look)}
+            yield Told(NoticeType.POOL_EXHAUSTED, one.point.time, data)
 
 
 def _burst(look: Look) -> tuple[list[Told], bool]:
@@ -182,4 +185,21 @@ def _limit_near(look: Look) -> tuple[list[Told], int | None]:
     percent = percent_used(look.seen)
     if percent is None or percent < LIMIT_NEAR_PERCENT:
         return [], before
-    return [Told(NoticeType.POOL_LIMIT_NEAR, look.seen.now, pool_data(look))], period
+    sold = _would_cover(look)
+    kind = NoticeType.ENTITLEMENT_LIMIT_NEAR if sold else NoticeType.POOL_LIMIT_NEAR
+    return [Told(kind, look.seen.now, {**pool_data(look), **sold})], period
+
+
+def _would_cover(look: Look) -> dict[str, object]:
+    """Return the feature of a pool that an entitlement brought, and what would cover more of it.
+
+    That is what a tenth more than was granted takes: the cheapest top-up and the cheapest plan.
+    """
+    feature = find_feature(look.connection, look.organization_id, look.row.pool_id)
+    if feature is None:
+        return {}
+    offers = offers_of(look.connection, look.organization_id, feature)
+    used, available = look.row.counters.used, look.row.available
+    wanted = max(available, (used + available) / 10) + 1
+    found = [] if offers is None else covers(offers, wanted, available, used, look.row.currency)
+    return {"feature": feature, "help": [msgspec.to_builtins(one) for one in found]}

@@ -31,6 +31,9 @@ class Due(NamedTuple):
     number: int
 
 
+_PASSED_OVER = 1000
+"""So much that no longer holds may stand in an agenda, besides twice what does."""
+
 HOLD_ENDS, PAYMENT_LAPSES, PERIOD_TURNS, GRANT_RENEWS, GRANT_EXPIRES, GRANT_STARTS = range(6)
 
 
@@ -253,13 +256,20 @@ class Book:
         """Return the next `count` grants to be taken from."""
         return [grant for _, grant in islice(self._order, count)]
 
+    def close(self, grant: Grant) -> None:
+        """Close a grant; it stays at hand until the next call of `changes`."""
+        grant.status = GrantStatus.CLOSED
+        self.touch(grant)
+        self.grants.pop(grant.number, None)
+        self._closed[grant.number] = grant
+
     def adopt(self, grant: Grant) -> None:
-        """Have a closed grant at hand, for units that may return to it."""
+        """Have a grant that was closed earlier at hand, for units that may return to it."""
         if grant.number not in self.grants:
             self._closed[grant.number] = grant
 
     def grant_of(self, number: int | None) -> Grant:
-        """Return the grant that units came from, a closed one that was adopted too."""
+        """Return the grant that units came from, a closed one that is at hand too."""
         assert number is not None, "units of a grant name it"
         grant = self.grants.get(number)
         return self._closed[number] if grant is None else grant
@@ -275,8 +285,12 @@ class Book:
 
     def plan(self, time: datetime | None, rank: int, number: int = 0) -> None:
         """Remember that something is due; what no longer holds then is passed over."""
-        if time is not None:
-            heappush(self._agenda, Due(time, rank, number))
+        if time is None:
+            return
+        heappush(self._agenda, Due(time, rank, number))
+        if len(self._agenda) > _PASSED_OVER + 2 * (len(self.grants) + len(self.holds)):
+            self._agenda = list(self._all_due())
+            heapify(self._agenda)
 
     @property
     def next_due(self) -> datetime | None:

@@ -75,7 +75,7 @@ def _end_hold(book: Book, due: Due) -> None:
 def cancel(book: Book, cause: Cause, grant: Grant, reason: Reason) -> None:
     """Let what of a grant is not available yet fall back."""
     book.post(cause, reason, Account.PENDING, Account.SOURCE, grant.amount, grant)
-    _close(book, grant)
+    book.close(grant)
 
 
 def expire(book: Book, cause: Cause, grant: Grant) -> None:
@@ -87,12 +87,6 @@ def expire(book: Book, cause: Cause, grant: Grant) -> None:
         amount = grant.available
         book.post(cause, Reason.GRANT_EXPIRED, Account.GRANT, Account.EXPIRED, amount, grant)
     close_if_empty(book, grant)
-
-
-def _close(book: Book, grant: Grant) -> None:
-    grant.status = GrantStatus.CLOSED
-    book.touch(grant)
-    book.grants.pop(grant.number, None)
 
 
 def _turn(book: Book, time: datetime) -> None:

@@ -70,9 +70,7 @@ def close_if_empty(book: Book, grant: Grant) -> None:
     """Close a grant of which nothing is left; one that flows in again stays open."""
     if grant.available or grant.held or grant.basis is Basis.REFILL:
         return
-    grant.status = GrantStatus.CLOSED
-    book.touch(grant)
-    book.grants.pop(grant.number, None)
+    book.close(grant)
 
 
 def is_over(grant: Grant, now: datetime) -> bool:

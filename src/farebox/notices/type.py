@@ -38,7 +38,7 @@ SAYS: Mapping[NoticeType, str] = {
     NoticeType.GRANT_VOIDED: "A grant was taken back.",
     NoticeType.ALERT_FIRED: "What an alert watches crossed its threshold.",
     NoticeType.ALERT_CLEARED: "What an alert watches is back on the other side of its threshold.",
-    NoticeType.ENTITLEMENT_LIMIT_NEAR: "A customer used most of what an entitlement includes.",
+    NoticeType.ENTITLEMENT_LIMIT_NEAR: "As `pool.limit_near`, and `help` says what would cover it.",
     NoticeType.WEBHOOK_TEST: "Somebody asked for a test; only the endpoint under test gets it.",
 }
 

@@ -1,6 +1,8 @@
 """The shares of a pool, as they were last put."""
 
 from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 import msgspec
@@ -43,3 +45,31 @@ def put_allotments(
             for one in allotments
         ],
     )
+
+
+def uses_since(
+    connection: Connection, organization_id: UUID, pool_id: UUID, start: datetime
+) -> dict[str, tuple[Decimal, Decimal]]:
+    """Return by share the units used since `start` or held, and those of them beyond the grants.
+
+    What counts is the share that an operation was made for, not those around it.
+    """
+    rows = connection.execute(
+        "with since as (select sequence_at(%(pool)s, %(start)s) as first),"
+        " use as ("
+        "  select h.allotment, s.value->>0 as account, (s.value->>1)::numeric as amount"
+        "  from hold h, json_array_elements(h.slices) s"
+        "  where h.organization_id = %(org)s and h.pool_id = %(pool)s and h.status = 'open'"
+        "  union all"
+        "  select t.allotment, coalesce(t.origin, t.source), t.amount"
+        "  from since, transfer t where t.organization_id = %(org)s and t.pool_id = %(pool)s"
+        "  and t.sequence >= since.first and t.target = 'used'"
+        "  union all"
+        "  select t.allotment, t.origin, -t.amount"
+        "  from since, transfer t where t.organization_id = %(org)s and t.pool_id = %(pool)s"
+        "  and t.sequence >= since.first and t.source = 'used' and t.undoes >= since.first)"
+        " select allotment, sum(amount), coalesce(sum(amount) filter (where account <> 'grant'), 0)"
+        " from use where allotment is not null group by 1",
+        {"org": organization_id, "pool": pool_id, "start": start},
+    ).fetchall()
+    return {key: (used, beyond) for key, used, beyond in rows}

@@ -112,6 +112,15 @@ def set_feature(
     )
 
 
+def find_feature(connection: Connection, organization_id: UUID, pool_id: UUID) -> str | None:
+    """Return the feature that a pool is of, none for most."""
+    row = connection.execute(
+        "select feature_key from pool where organization_id = %s and pool_id = %s",
+        (organization_id, pool_id),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def add_access(connection: Connection, organization_id: UUID, row: AccessRow) -> None:
     connection.execute(
         f"insert into access (organization_id, {_ACCESS})"

@@ -40,17 +40,28 @@ _FIELDS = [f for f in Entry.__struct_fields__ if f != "note"]
 _ENTRY = ", ".join([*(f"t.{field}" for field in _FIELDS), "t.note::text"])
 
 
+# The entries of the operation that begins with the entry `f`; they follow each other, so that the
+# next other one ends them. Found before they are read: a pool may have millions after them.
+_ENTRIES = f"""
+    cross join lateral (
+        select {_ENTRY} from transfer t where t.pool_id = f.pool_id and t.sequence >= f.sequence
+            and t.sequence < (select min(e.next) from (
+                (select n.sequence as next from transfer n
+                 where n.pool_id = f.pool_id and n.sequence > f.sequence
+                     and n.operation <> f.operation
+                 order by n.sequence limit 1)
+                union all select 9223372036854775807) e)
+        offset 0) t"""
+
+
 def operations_by_key(
     connection: Connection, organization_id: UUID, wanted: Sequence[tuple[UUID, str]]
 ) -> list[Entry]:
     """Return all entries of the operations that were asked for by (pool, key)."""
     cursor = connection.cursor(row_factory=class_row(Entry))
     return cursor.execute(
-        f"select {_ENTRY} from unnest(%s::uuid[], %s::text[]) w(pool_id, key)"
-        " join transfer f on f.pool_id = w.pool_id and f.key = w.key"
-        # The entries of an operation follow each other.
-        " join transfer t on t.pool_id = f.pool_id and t.sequence >= f.sequence"
-        "  and t.operation = f.operation"
+        "select t.* from unnest(%s::uuid[], %s::text[]) w(pool_id, key)"
+        f" join transfer f on f.pool_id = w.pool_id and f.key = w.key {_ENTRIES}"
         " where f.organization_id = %s order by t.pool_id, t.sequence",
         ([pool_id for pool_id, _ in wanted], [key for _, key in wanted], organization_id),
     ).fetchall()
@@ -62,9 +73,9 @@ def operation(
     """Return the entries of one operation, none if there is none of this number."""
     cursor = connection.cursor(row_factory=class_row(Entry))
     return cursor.execute(
-        f"select {_ENTRY} from transfer t where t.organization_id = %s and t.pool_id = %s"
-        " and t.operation = %s and t.sequence >= %s order by t.sequence",
-        (organization_id, pool_id, number, number),
+        f"select t.* from transfer f {_ENTRIES} where f.organization_id = %s and f.pool_id = %s"
+        " and f.sequence = %s and f.operation = f.sequence order by t.sequence",
+        (organization_id, pool_id, number),
     ).fetchall()
 
 
