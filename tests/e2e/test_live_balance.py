@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -26,7 +26,7 @@ from farebox.flows.create_organization import create_organization
 from farebox.http.pages.assets import load_assets
 from farebox.postgres.session import Pool
 
-# Each test goes on from where the one before has left the pool.
+# One server for them all; each test has a pool of its own.
 pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("live")]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 browser = pytest.mark.skipif(
@@ -39,7 +39,7 @@ def new_id() -> UUID:
 
 
 class Server:
-    """A server with one organization that has a pool `tokens` of 1,000 units."""
+    """A server with one organization."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", url: str, key: str) -> None:
         self.process = process
@@ -53,7 +53,16 @@ class Server:
         assert answer.status_code < 300, answer.text
         return answer.json()
 
-    def draw(self, amount: str = "1", pool: str = "tokens") -> None:
+    def open_pool(self, granted: str = "1000") -> str:
+        """Return the key of a new pool of so many tokens."""
+        key = f"tokens-{new_id().hex}"
+        answer = self.api.put(f"/v1/pools/{key}", json={"unit": "token"})
+        assert answer.status_code == 201, answer.text
+        if granted != "0":
+            self.post(f"/v1/pools/{key}/grants", {"key": "first", "amount": granted})
+        return key
+
+    def draw(self, pool: str, amount: str = "1") -> None:
         self.post("/v1/authorize", {"pool": pool, "amount": amount, "subject": "ann"})
 
     def stop(self) -> float:
@@ -65,11 +74,11 @@ class Server:
         return time.monotonic() - begun
 
 
-@pytest.fixture(scope="module")
-def server(pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+@contextmanager
+def serving(pool: Pool, runtime_url: str, log: Path) -> Iterator[Server]:
+    """Run a server with an organization of its own until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    log = Path(tmp_path_factory.mktemp("live")) / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "farebox.cli.serve"],
@@ -95,10 +104,6 @@ def server(pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactor
         now = datetime.now(UTC)
         _, key = create_organization(pool, str(new_id()), "Live", now, new_id, os.urandom)
         made = Server(process, url, key)
-        for name in ("tokens", "quiet"):
-            answer = made.api.put(f"/v1/pools/{name}", json={"unit": "token"})
-            assert answer.status_code == 201, answer.text
-        made.post("/v1/pools/tokens/grants", {"key": "first", "amount": "1000"})
         yield made
         for listener in made.listeners:
             listener.drop()
@@ -111,10 +116,24 @@ def server(pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactor
             process.wait()
 
 
+@pytest.fixture(scope="module")
+def server(
+    pool: Pool, runtime_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    with serving(pool, runtime_url, tmp_path_factory.mktemp("live") / "server.log") as made:
+        yield made
+
+
+@pytest.fixture
+def tokens(server: Server) -> str:
+    """Return the key of a pool of 1,000 tokens that only this test knows."""
+    return server.open_pool()
+
+
 class Listener:
     """A client that reads events in a thread of its own until the answer ends."""
 
-    def __init__(self, server: Server, pool: str = "tokens", **headers: str) -> None:
+    def __init__(self, server: Server, pool: str, **headers: str) -> None:
         self.events: list[dict[str, Any]] = []
         self.ids: list[str] = []
         self.ended = ""
@@ -170,16 +189,16 @@ class Listener:
         return self.ended
 
 
-def test_an_event_comes_at_once_and_with_every_change(server: Server) -> None:
-    listener = Listener(server, **{"Last-Event-ID": "77"})
+def test_an_event_comes_at_once_and_with_every_change(server: Server, tokens: str) -> None:
+    listener = Listener(server, tokens, **{"Last-Event-ID": "77"})
     first = listener.wait("1000")
     assert (200, "text/event-stream; charset=utf-8") == (listener.status, listener.type)
-    assert ("tokens", "token", "0", "0") == tuple(
+    assert (tokens, "token", "0", "0") == tuple(
         first[name] for name in ("pool", "unit", "held", "used")
     )
     assert {"overdraft": "0", "overage": "0", "burst": "0"} == first["owed"]
     began = time.monotonic()
-    server.draw("10")
+    server.draw(tokens, "10")
     changed = listener.wait("990")
     assert time.monotonic() - began < 1
     assert ("10", "10") == (changed["used"], changed["period"]["used"])
@@ -188,37 +207,38 @@ def test_an_event_comes_at_once_and_with_every_change(server: Server) -> None:
     listener.close()
 
 
-def test_at_most_four_events_a_second_and_the_last_is_the_truth(server: Server) -> None:
-    listener = Listener(server)
-    listener.wait("990")
+def test_at_most_four_events_a_second_and_the_last_is_the_truth(
+    server: Server, tokens: str
+) -> None:
+    listener = Listener(server, tokens)
+    listener.wait("1000")
     begun, ends, drawn = len(listener.events), time.monotonic() + 2, 0
     while time.monotonic() < ends:
-        server.draw()
+        server.draw(tokens)
         drawn += 1
-    listener.wait(str(990 - drawn))
+    listener.wait(str(1000 - drawn))
     assert drawn > 20
     assert 3 < len(listener.events) - begun <= 11
     listener.close()
-    server.post("/v1/pools/tokens/grants", {"key": "again", "amount": str(10 + drawn)})
 
 
-def test_what_falls_due_is_told_without_a_draw(server: Server) -> None:
-    listener = Listener(server)
+def test_what_falls_due_is_told_without_a_draw(server: Server, tokens: str) -> None:
+    listener = Listener(server, tokens)
     listener.wait("1000")
-    server.post("/v1/authorize", {"pool": "tokens", "amount": "40", "hold": {"seconds": 1}})
+    server.post("/v1/authorize", {"pool": tokens, "amount": "40", "hold": {"seconds": 1}})
     listener.wait("960")
     assert "0" == listener.wait("1000")["held"]
     listener.close()
 
 
-def test_only_those_who_may_see_a_pool_hear_of_it(server: Server) -> None:
+def test_only_those_who_may_see_a_pool_hear_of_it(server: Server, tokens: str) -> None:
     server.api.put("/v1/customers/acme", json={"name": "Acme"})
     body = {"name": "acme", "scopes": ["read"], "customer": "acme"}
     key = server.post("/v1/api_keys", body)["key"]
     headers = {"Authorization": f"Bearer {key}"}
-    answer = httpx.get(f"{server.url}/v1/pools/tokens/live", headers=headers)
+    answer = httpx.get(f"{server.url}/v1/pools/{tokens}/live", headers=headers)
     assert (404, "pool_unknown") == (answer.status_code, answer.json()["code"])
-    answer = httpx.get(f"{server.url}/v1/pools/tokens/live")
+    answer = httpx.get(f"{server.url}/v1/pools/{tokens}/live")
     assert 401 == answer.status_code
 
 
@@ -250,21 +270,23 @@ def shows(page: Any, name: str, text: str) -> None:
 
 
 @browser
-def test_a_page_that_is_open_follows_the_balance(chromium: Any, server: Server) -> None:
+def test_a_page_that_is_open_follows_the_balance(
+    chromium: Any, server: Server, tokens: str
+) -> None:
     page, complaints = signed_in(chromium, server)
-    page.goto("/console/pools/tokens")
+    page.goto(f"/console/pools/{tokens}")
     page.wait_for_selector("#balance [data-state]:has-text('live')")
     available = page.locator("#balance [data-value=available]")
     assert "1,000" == available.inner_text()
     width = page.locator("#balance .have").get_attribute("width")
-    server.draw("250")
+    server.draw(tokens, "250")
     shows(page, "available", "750")
     assert float(width) > float(page.locator("#balance .have").get_attribute("width")) > 0
-    hold = server.post("/v1/authorize", {"pool": "tokens", "amount": "100", "hold": {}})["hold"]
+    hold = server.post("/v1/authorize", {"pool": tokens, "amount": "100", "hold": {}})["hold"]
     shows(page, "held", "100")
     server.post(f"/v1/holds/{hold}/release", {})
     shows(page, "held", "0")
-    server.post("/v1/pools/tokens/grants", {"key": "browser", "amount": "250"})
+    server.post(f"/v1/pools/{tokens}/grants", {"key": "browser", "amount": "250"})
     shows(page, "available", "1,000")
     assert [] == complaints
     page.context.close()
@@ -273,12 +295,13 @@ def test_a_page_that_is_open_follows_the_balance(chromium: Any, server: Server) 
 @browser
 def test_units_are_granted_with_the_keyboard_alone(chromium: Any, server: Server) -> None:
     page, complaints = signed_in(chromium, server)
-    page.goto("/console/pools/quiet")
+    empty = server.open_pool("0")
+    page.goto(f"/console/pools/{empty}")
     page.wait_for_load_state("networkidle")
     page.keyboard.press("g")
     page.keyboard.press("u")
     page.wait_for_selector("h1:has-text('Pools')")
-    page.goto("/console/pools/quiet")
+    page.goto(f"/console/pools/{empty}")
     page.focus("input[name=amount]")
     page.keyboard.type("1,234")
     page.keyboard.press("Enter")
@@ -291,11 +314,14 @@ def test_units_are_granted_with_the_keyboard_alone(chromium: Any, server: Server
 @browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_pages_of_pools_fit(chromium: Any, server: Server, scheme: str, width: int) -> None:
+def test_the_pages_of_pools_fit(
+    chromium: Any, server: Server, tokens: str, scheme: str, width: int
+) -> None:
     page, complaints = signed_in(
         chromium, server, color_scheme=scheme, viewport={"width": width, "height": 844}
     )
-    for path in ("", "/tokens", "/tokens?by=hour&stretch=week", "/tokens/statement"):
+    server.draw(tokens, "10")
+    for path in ("", f"/{tokens}", f"/{tokens}?by=hour&stretch=week", f"/{tokens}/statement"):
         page.goto(f"/console/pools{path}")
         page.wait_for_selector("h1")
         page.wait_for_timeout(300)
@@ -307,16 +333,20 @@ def test_the_pages_of_pools_fit(chromium: Any, server: Server, scheme: str, widt
     page.context.close()
 
 
-def test_many_listeners_hear_the_same_and_the_server_stops_in_time(server: Server) -> None:
-    """The last test of this server."""
-    listeners = [Listener(server) for _ in range(60)] + [Listener(server, "quiet")]
-    for listener in listeners[:-1]:
-        listener.wait("1000")
-    for listener in listeners[:30]:
-        listener.close()
-    server.draw("3")
-    for listener in listeners[30:-1]:
-        listener.wait("997")
-    assert "0" == listeners[-1].events[-1]["used"]
-    assert server.stop() < 8
-    assert {"complete"} == {listener.join() for listener in listeners[30:]}
+def test_many_listeners_hear_the_same_and_the_server_stops_in_time(
+    pool: Pool, runtime_url: str, tmp_path: Path
+) -> None:
+    with serving(pool, runtime_url, tmp_path / "server.log") as server:
+        drawn, quiet = server.open_pool(), server.open_pool()
+        listeners = [Listener(server, drawn) for _ in range(60)]
+        bystander = Listener(server, quiet)
+        for listener in [*listeners, bystander]:
+            listener.wait("1000")
+        for listener in listeners[:30]:
+            listener.close()
+        server.draw(drawn, "3")
+        for listener in listeners[30:]:
+            listener.wait("997")
+        assert "0" == bystander.events[-1]["used"]
+        assert server.stop() < 8
+        assert {"complete"} == {listener.join() for listener in [*listeners[30:], bystander]}

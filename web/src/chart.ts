@@ -78,7 +78,7 @@ function draw(element: HTMLElement, data: Data): uPlot {
         pxAlign: data.kind === "bars" ? 1 : 0,
         fill: data.kind === "bars" ? color(`--series-${(at % 8) + 1}`) : undefined,
         paths: data.kind === "bars" ? bars : undefined,
-        points: { show: false },
+        points: { show: data.kind === "lines" && data.x.length === 1 },
         value: (_: uPlot, __: number, ___: number, index: number | null) => {
           const text = index === null ? null : data.series[at]!.values[index];
           return text === null || text === undefined ? "–" : group(text);
@@ -107,9 +107,10 @@ function resolver(element: HTMLElement): (name: string) => string {
   };
 }
 
-// Bars stand on their instants, so the first and the last need half of their width more.
+// Bars stand on their instants, so the first and the last need half of their width more. A line of
+// one point has no width at all.
 function padded(data: Data, low: number, high: number): [number, number] {
-  if (data.kind !== "bars") return [low, high];
+  if (data.kind !== "bars" && low < high) return [low, high];
   const half = data.x.length > 1 ? (Number(data.x[1]) - Number(data.x[0])) / 2 : 1800;
   return [low - half, high + half];
 }
