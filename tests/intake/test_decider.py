@@ -42,6 +42,36 @@ def test_requests_that_come_together_are_one_commit(
     assert [] == pools.verify()
 
 
+def test_a_commit_under_way_holds_up_its_own_pool_alone(
+    pools: Pools, intake: Intake, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools.put("other")
+    pools.grant("other", 5)
+    post, entered, let_go = Decider._post, asyncio.Event(), asyncio.Event()
+
+    async def hold_up(decider: Decider, decided: Round) -> Posted:
+        if pools.ids["pool"] in decided.pool_ids:
+            entered.set()
+            await let_go.wait()
+        return await post(decider, decided)
+
+    monkeypatch.setattr(Decider, "_post", hold_up)
+
+    async def story() -> list[Outcome]:
+        slow = asyncio.create_task(desk.one("pool", draw()))
+        await entered.wait()
+        behind = asyncio.create_task(desk.one("pool", draw()))
+        others = [await desk.one("other", draw()) for _ in range(3)]
+        assert not slow.done()
+        assert not behind.done()
+        let_go.set()
+        return [*others, await slow, await behind]
+
+    answers = [granted(outcome) for outcome in run(intake, story())]
+    assert [4, 3, 2, 99, 98] == [answer.available for answer in answers]
+    assert [] == pools.verify()
+
+
 def test_many_requests_are_taken_a_commit_at_a_time(
     pools: Pools, intake: Intake, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from random import SystemRandom
@@ -27,6 +28,8 @@ from farebox.worker.jobs import job_app
 DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
 """How a worker learns what its parent opened; set by `serve`, not by people."""
 RESTART_SECONDS = 5.0
+SWITCH_SECONDS = 0.0001
+"""So long a thread of background work may keep the interpreter while requests wait for it."""
 
 _log = structlog.get_logger()
 
@@ -44,6 +47,7 @@ def create() -> ASGIApp:
     @asynccontextmanager
     async def background(app: Litestar) -> AsyncIterator[None]:
         calm_collector()
+        sys.setswitchinterval(SWITCH_SECONDS)
         assert isinstance(app, Farebox)
         async with told_to_stop(app.live.close), intake.opened():
             tasks = [

@@ -6,7 +6,6 @@ written, the books are read anew and the requests decided again.
 """
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
@@ -23,7 +22,9 @@ from farebox.flows.decide_pools import (
     known_operations,
     missing_holds,
 )
+from farebox.intake.books import Books
 from farebox.intake.overload import Overloaded
+from farebox.intake.waiting import Request, Waiting
 from farebox.ledger.book import Book
 from farebox.postgres.book import Stated, read_books
 from farebox.postgres.posting import Posted, posted
@@ -31,50 +32,12 @@ from farebox.postgres.session import AppendPool, Pool, transaction
 
 COMMANDS_A_COMMIT = 500
 COMMANDS_WAITING = 20_000
-WEIGHT_REMEMBERED = 200_000
-"""How many pools, open grants and holds a process keeps in memory."""
+GROUPS_AT_ONCE = 2
+"""While one is written another is decided, on other pools: the database has more cores than one."""
 ATTEMPTS_APART = 2
 """So often a group is decided on books in memory; then the pools are locked for it."""
 LOCKED_ROUNDS = 20
 """So many groups lock at once what was contended, before it is tried without again."""
-
-
-class Books:
-    """The books in memory, the least recently used ones dropped when they become too many."""
-
-    def __init__(self, weight_max: int = WEIGHT_REMEMBERED) -> None:
-        self._stated: OrderedDict[UUID, Stated] = OrderedDict()
-        self._weights: dict[UUID, int] = {}
-        self._weight = 0
-        self._weight_max = weight_max
-
-    def get(self, pool_id: UUID) -> Stated | None:
-        stated = self._stated.get(pool_id)
-        if stated is not None:
-            self._stated.move_to_end(pool_id)
-        return stated
-
-    def keep(self, stated: Stated) -> None:
-        """Keep a book, or one that was kept before and may have grown since."""
-        self.drop(stated.pool_id)
-        self._stated[stated.pool_id] = stated
-        weight = 1 + len(stated.book.grants) + len(stated.book.holds)
-        self._weights[stated.pool_id] = weight
-        self._weight += weight
-        while self._weight > self._weight_max and len(self._stated) > 1:
-            self.drop(next(iter(self._stated)))
-
-    def drop(self, pool_id: UUID) -> None:
-        if self._stated.pop(pool_id, None) is not None:
-            self._weight -= self._weights.pop(pool_id)
-
-
-class _Request:
-    __slots__ = ("answer", "asked")
-
-    def __init__(self, asked: Sequence[Asked], answer: "asyncio.Future[list[Outcome]]") -> None:
-        self.asked = asked
-        self.answer = answer
 
 
 class Decider:
@@ -91,9 +54,8 @@ class Decider:
         self._connections = connections
         self._organization_id = organization_id
         self._clock = clock
-        self._waiting: deque[_Request] = deque()
-        self._commands_waiting = 0
-        self._running: asyncio.Task[None] | None = None
+        self._waiting = Waiting()
+        self._running: set[asyncio.Task[None]] = set()
         self._books = Books()
         self._locked_rounds = 0
 
@@ -104,13 +66,12 @@ class Decider:
         with a key may be sent again, and moves units once.
         """
         loop = asyncio.get_running_loop()
-        if self._waiting and self._commands_waiting + len(asked) > COMMANDS_WAITING:
+        waiting = self._waiting
+        if waiting.commands and waiting.commands + len(asked) > COMMANDS_WAITING:
             raise Overloaded
-        request = _Request(asked, loop.create_future())
-        self._waiting.append(request)
-        self._commands_waiting += len(asked)
-        if self._running is None:
-            self._running = loop.create_task(self._run())
+        request = Request(asked, loop.create_future())
+        if waiting.add(request) and len(self._running) < GROUPS_AT_ONCE:
+            self._running.add(loop.create_task(self._run()))
         return await request.answer
 
     def book(self, pool_id: UUID) -> Book | None:
@@ -119,24 +80,20 @@ class Decider:
         return None if stated is None else stated.book
 
     async def _run(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         try:
-            while self._waiting:
-                await self._answer(self._next_group())
+            while (group := self._waiting.next_group(COMMANDS_A_COMMIT)).requests:
+                try:
+                    await self._answer(group.requests)
+                finally:
+                    self._waiting.done(group)
         finally:
-            self._running = None
+            # Before anything else runs, which may bring a request and find nobody at work.
+            self._running.discard(task)
 
-    def _next_group(self) -> list[_Request]:
-        group: list[_Request] = []
-        commands = 0
-        while self._waiting and (not group or commands < COMMANDS_A_COMMIT):
-            request = self._waiting.popleft()
-            group.append(request)
-            commands += len(request.asked)
-        self._commands_waiting -= commands
-        return group
-
-    async def _answer(self, group: list[_Request]) -> None:
-        """Decide and commit the group; tell whoever still waits."""
+    async def _answer(self, group: Sequence[Request]) -> None:
+        """Decide and commit requests; tell whoever still waits."""
         asked = [one for request in group for one in request.asked]
         try:
             outcomes = iter(await self._decide(asked))
@@ -222,7 +179,7 @@ class Decider:
             await connections.check()
             raise
 
-    # What follows runs in threads; only one at a time is under way.
+    # What follows runs in threads; no two that are under way are about the same pool.
 
     def _read(self, pool_ids: Sequence[UUID]) -> dict[UUID, Stated]:
         with transaction(self._pool, self._organization_id, snapshot=True) as connection:

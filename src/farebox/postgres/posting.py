@@ -92,6 +92,7 @@ def post_call(
     refused, to be looked for. resolved: whose earlier refusals are settled by what is granted now.
     `posted` reads the answer. Every pool that is named must be among the postings.
     """
+    postings = sorted(postings, key=lambda one: one.pool_id.int)
     places = {one.pool_id: place for place, one in enumerate(postings, 1)}
     columns = _transfer_columns(postings)
     parameters = (

@@ -19,6 +19,9 @@ from farebox.postgres.pool_due import due_pools, touched_organizations
 from farebox.postgres.session import Pool, unbound
 
 PAUSE_SECONDS = 0.25
+PAUSE_SHARE = 3
+PAUSE_MAX_SECONDS = 2.0
+"""The pause is so much longer than the pass before it, up to this: requests come first."""
 IDLE_SECONDS = 1.0
 """The pause after a pass that found nothing to do."""
 DUE_A_PASS = 200
@@ -34,13 +37,14 @@ async def keep_following(pool: Pool, clock: Callable[[], datetime]) -> None:
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix="follow") as thread:
         while True:
-            found = 0
+            found, started = 0, loop.time()
             try:
                 found = await loop.run_in_executor(thread, follow_all, pool, clock)
             except Exception as error:
                 # The database may be gone for a while; it keeps what is to be followed.
                 _log.warning("follow_failed", error=str(error))
-            await asyncio.sleep(PAUSE_SECONDS if found else IDLE_SECONDS)
+            pause = max(PAUSE_SECONDS, PAUSE_SHARE * (loop.time() - started))
+            await asyncio.sleep(min(pause, PAUSE_MAX_SECONDS) if found else IDLE_SECONDS)
 
 
 def follow_all(pool: Pool, clock: Callable[[], datetime]) -> int:

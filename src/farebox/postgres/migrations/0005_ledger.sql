@@ -187,11 +187,11 @@ create index transfer_beyond on transfer (pool_id, sequence)
     where source in ('overage', 'burst') or origin in ('overage', 'burst');
 select protect('transfer', 'select, insert');
 
--- Refusals, counted by pool, subject, code and minute. resolved_at: when the same subject was next
--- granted something by this pool.
+-- Refusals, counted by pool, subject, code and minute; written by post_transfers alone, as transfers
+-- are. resolved_at: when the same subject was next granted something by this pool.
 create table refusal (
     organization_id uuid not null,
-    pool_id uuid not null references pool,
+    pool_id uuid not null,
     subject text collate "C" not null,
     code text collate "C" not null,
     minute timestamptz not null,
@@ -233,7 +233,7 @@ select protect('unburned', 'select, insert, update');
 
 -- Pools whose ledger grew, for whoever follows it; a row is removed by the one that followed.
 create table pool_touched (
-    organization_id uuid not null references organization,
+    organization_id uuid not null,
     touched_id bigint generated always as identity,
     pool_ids uuid[] not null,
     primary key (touched_id)
@@ -242,7 +242,7 @@ select protect('pool_touched', 'select, insert, delete');
 
 -- Commits what was decided for some pools, each of which must still stand at the version that the
 -- decisions were made on. The pools are locked, in the order of their ids, until the transaction
--- ends.
+-- ends; pool_ids come in that order.
 --
 -- new_grants, recurrences, holds, new_holds, allotments: rows as JSON arrays, where `pool` is the
 -- place (from 1) in pool_ids. What is said of pools, of grants that were there before and of
@@ -252,6 +252,11 @@ select protect('pool_touched', 'select, insert, delete');
 --
 -- stale: the pools that stand at another version. known: keys that are in the ledger already, as
 -- pool and key. Where there is one of either, nothing was written.
+--
+-- Its statements are planned once a session, for planning takes longer than most commits. There is
+-- one good plan whatever the tables hold, and they leave no other: what comes in is gone through row
+-- by row, each row is found by its key (`lateral`, which `limit` or `offset` keeps apart) and written
+-- where it was found.
 create function post_transfers(
     for_organization uuid, pool_ids uuid[], versions bigint[],
     pool_sequences text, pool_times text, pool_balances text[], pool_counters text, pool_dues text,
@@ -265,31 +270,39 @@ create function post_transfers(
     asked_pools uuid[], asked_keys text[], refusals json, resolved json,
     out stale uuid[], out known_pools uuid[], out known_keys text[])
     language plpgsql
+    set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
+    set enable_bitmapscan = off
     as $$
 #variable_conflict use_column
 declare
     separator constant text := chr(31);
-    found bigint;
+    found_ids uuid[];
+    found_versions bigint[];
 begin
     perform set_config('farebox.organization', for_organization::text, true);
-    -- Materialized, for the comparison must come after the lock: it would be moved below it.
+    -- Materialized, for the versions must be read after the lock.
     with locked as materialized (
-        select p.pool_id, p.version, e.version as expected
-        from unnest(pool_ids, versions) e(pool_id, version)
-        join pool p on p.pool_id = e.pool_id
-        order by p.pool_id for update of p)
-    select array_agg(l.pool_id) filter (where l.version <> l.expected), count(*)
-        into stale, found from locked l;
-    if found <> cardinality(pool_ids) then
-        raise exception 'a pool of this commit is not there';
+        select p.pool_id, p.version from pool p
+        where p.pool_id = any(pool_ids) order by p.pool_id for update)
+    select array_agg(l.pool_id), array_agg(l.version) into found_ids, found_versions from locked l;
+    if found_ids is distinct from pool_ids then
+        raise exception 'a pool of this commit is not there, or they come in another order';
     end if;
-    if stale is not null then
+    if found_versions <> versions then
+        select array_agg(v.pool_id) into stale
+            from unnest(pool_ids, versions, found_versions) v(pool_id, expected, version)
+            where v.version <> v.expected;
         return;
     end if;
     if asked_keys is not null then
         select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
             from unnest(asked_pools, asked_keys) a(pool_id, key)
-            join transfer t on t.pool_id = a.pool_id and t.key = a.key;
+            cross join lateral (
+                select t.pool_id, t.key from transfer t
+                where t.pool_id = a.pool_id and t.key = a.key limit 1) t;
         if known_keys is not null then
             return;
         end if;
@@ -324,7 +337,9 @@ begin
         select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
             from rows from (string_to_table(at, separator), string_to_table(keys, separator))
                 i(at, key)
-            join transfer t on t.pool_id = pool_ids[i.at::integer] and t.key = i.key;
+            cross join lateral (
+                select t.pool_id, t.key from transfer t
+                where t.pool_id = pool_ids[i.at::integer] and t.key = i.key limit 1) t;
         if known_keys is null then
             raise;
         end if;
@@ -353,7 +368,8 @@ begin
             string_to_table(pool_dues, separator))
             n(pool_id, sequence, as_of, source, pending, granted, held, used, overdraft, overage,
               burst, expired, transit, counters, next_due)
-        where p.pool_id = n.pool_id;
+        cross join lateral (select o.ctid from pool o where o.pool_id = n.pool_id limit 1) o
+        where p.ctid = o.ctid;
     if grant_places is not null then
         update pool_grant g set status = n.status, available = n.available::numeric,
                 held = n.held::numeric, expires_at = nullif(n.expires_at, '')::timestamptz
@@ -363,7 +379,11 @@ begin
                 string_to_table(grants_available, separator),
                 string_to_table(grants_held, separator), string_to_table(grant_ends, separator))
                 n(place, number, status, available, held, expires_at)
-            where g.pool_id = pool_ids[n.place::integer] and g.number = n.number::bigint;
+            cross join lateral (
+                select o.ctid from pool_grant o
+                where o.pool_id = pool_ids[n.place::integer] and o.number = n.number::bigint
+                limit 1) o
+            where g.ctid = o.ctid;
     end if;
     if new_grants is not null then
         insert into pool_grant (organization_id, pool_id, number, key, status, amount, available,
@@ -384,7 +404,10 @@ begin
             from json_to_recordset(holds) n(pool integer, number bigint, status text,
                 amount numeric, slices json, expires_at timestamptz, settled numeric,
                 closed_at timestamptz)
-            where h.pool_id = pool_ids[n.pool] and h.number = n.number;
+            cross join lateral (
+                select o.ctid from hold o
+                where o.pool_id = pool_ids[n.pool] and o.number = n.number limit 1) o
+            where h.ctid = o.ctid;
     end if;
     if new_holds is not null then
         insert into hold (organization_id, pool_id, number, status, amount, slices, subject,
@@ -410,13 +433,20 @@ begin
                 used_at = n.used_at, idle_since = n.idle_since
             from json_to_recordset(allotments) n(pool integer, key text, used numeric,
                 beyond numeric, lent numeric, used_at timestamptz, idle_since timestamptz)
-            where a.pool_id = pool_ids[n.pool] and a.key = n.key;
+            cross join lateral (
+                select o.ctid from allotment o
+                where o.pool_id = pool_ids[n.pool] and o.key = n.key limit 1) o
+            where a.ctid = o.ctid;
     end if;
     if resolved is not null then
         update refusal r set resolved_at = n.at
             from json_to_recordset(resolved) n(pool integer, subject text, at timestamptz)
-            where r.pool_id = pool_ids[n.pool] and r.subject = n.subject
-              and r.resolved_at is null;
+            cross join lateral (
+                select o.ctid from refusal o
+                where o.pool_id = pool_ids[n.pool] and o.subject = n.subject
+                  and o.resolved_at is null
+                offset 0) o
+            where r.ctid = o.ctid;
     end if;
     if refusals is not null then
         insert into refusal as r (organization_id, pool_id, subject, code, minute, count, first_at,
