@@ -183,15 +183,23 @@ class Service:
             time.sleep(0.005)
         return others
 
+    def stop(self) -> bool:
+        """Tell the server to stop; return whether it did so by itself, and in time."""
+        process, self._process = self._process, None
+        if process is None:
+            return True
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            for pid in [*_children(process.pid), process.pid]:
+                _kill(pid)
+            process.wait()
+            return False
+        return True
+
     def close(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(20)
-            except subprocess.TimeoutExpired:
-                for pid in [*_children(self._process.pid), self._process.pid]:
-                    _kill(pid)
-                self._process.wait()
+        self.stop()
         self._log.close()
         self.database.ensure_running()
         self._opened.close()

@@ -3,6 +3,7 @@
 import http.client
 import json
 import socket
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
@@ -82,6 +83,15 @@ def test_database_gone_is_503_and_comes_back_without_restart(
     outcomes = [one["outcome"] for one in json.loads(text)["events"]]
     assert (200, ["duplicate", "accepted"]) == (status, outcomes)
     assert ["before", "during"] == stored(service, organization_id)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2, 4])
+def test_a_server_whose_database_is_gone_still_stops(service: Service, seconds: float) -> None:
+    """At once, and while its background work tries to reconnect."""
+    service.start()
+    service.kill_database()
+    time.sleep(seconds)
+    assert service.stop(), service.log()
 
 
 def test_client_that_hangs_up_before_the_answer_is_counted_once(

@@ -19,6 +19,7 @@ from farebox.http.app import ROUTES, create_app
 from farebox.http.authenticate import KeyMemory, Principal
 from farebox.intake import ingest
 from farebox.intake.intake import Intake
+from farebox.period.clock import SteadyClock
 from farebox.postgres import stream
 from farebox.postgres.migrate import ensure_runtime_role
 from farebox.postgres.session import Pool, open_pool, transaction
@@ -98,6 +99,27 @@ def test_events_come_in_again_when_the_database_is_back(api: Any, unplugged: Unp
         answer.json()["duplicates"],
         answer.json()["accepted"],
     )
+
+
+def test_while_the_clock_has_leapt_nothing_is_acknowledged(
+    api: Any, farebox: Any, runtime_url: str
+) -> None:
+    wall = [datetime.now(UTC).timestamp()]
+    clock = SteadyClock(lambda: wall[0], lambda: 0.0)
+    intake = Intake(farebox.pool, runtime_url, clock)
+    app = create_app(
+        replace(farebox, clock=clock, intake=intake), lifespan=[lambda _: intake.opened()]
+    )
+    headers = {"Authorization": f"Bearer {api.key}"}
+    asked = (("/v1/events", [EVENT]), ("/v1/billing_runs", {}))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        wall[0] += 86_400
+        for path, body in asked:
+            response = client.post(path, json=body, headers=headers)
+            assert (503, "clock_jumped") == (response.status_code, response.json()["code"])
+            assert "60" == response.headers["retry-after"]
+        wall[0] -= 86_400
+        assert 200 == client.post("/v1/events", json=[EVENT], headers=headers).status_code
 
 
 def test_too_much_at_once_is_told_to_wait(

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from farebox.intake.authorize import Decider
 from farebox.intake.intake import Intake
 from farebox.intake.overload import Overloaded
 from farebox.ledger.command import Answer, Command
+from farebox.period.clock import ClockJumped, SteadyClock
 from farebox.postgres.book import read_books
 from farebox.postgres.posting import SEPARATOR, Posted
 from farebox.postgres.session import transaction
@@ -69,6 +71,31 @@ def test_a_commit_under_way_holds_up_its_own_pool_alone(
 
     answers = [granted(outcome) for outcome in run(intake, story())]
     assert [4, 3, 2, 99, 98] == [answer.available for answer in answers]
+    assert [] == pools.verify()
+
+
+def test_a_clock_that_leaps_ahead_moves_nothing(pools: Pools, runtime_url: str) -> None:
+    """What expires next week does not, because somebody set the clock a month ahead."""
+    expires_at = pools.now + timedelta(days=7)
+    pools.grant("pool", 50, expires_at=expires_at)
+    wall = [pools.now.timestamp()]
+    intake = Intake(pools.pool, runtime_url, SteadyClock(lambda: wall[0], lambda: 0.0))
+    desk = Desk(pools, intake.decider(pools.organization_id))
+
+    async def story() -> tuple[Outcome, Outcome]:
+        first = await desk.one("pool", draw())
+        wall[0] += 30 * 86_400
+        before = versions(pools)
+        for _ in range(2):
+            asked = [desk.one("pool", draw(n)) for n in range(1, 4)]
+            for raised in await asyncio.gather(*asked, return_exceptions=True):
+                assert isinstance(raised, ClockJumped)
+        assert before == versions(pools)
+        wall[0] -= 30 * 86_400
+        return first, await desk.one("pool", draw())
+
+    first, last = run(intake, story())
+    assert (149, 148) == (granted(first).available, granted(last).available)
     assert [] == pools.verify()
 
 

@@ -4,15 +4,16 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from random import SystemRandom
 
 import structlog
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from farebox.cli.runtime import clock, new_id
+from farebox.cli.runtime import new_id, steady_clock
 from farebox.cli.settings import read_settings
 from farebox.cli.stop import told_to_stop
 from farebox.http.app import Farebox, create_app
@@ -28,6 +29,7 @@ from farebox.worker.jobs import job_app
 DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
 """How a worker learns what its parent opened; set by `serve`, not by people."""
 RESTART_SECONDS = 5.0
+ENDINGS_MAX = 10
 SWITCH_SECONDS = 0.0001
 """So long a thread of background work may keep the interpreter while requests wait for it."""
 
@@ -37,7 +39,7 @@ _log = structlog.get_logger()
 def create() -> ASGIApp:
     """Return the application, with its background work tied to the server's life."""
     url = os.environ[DATABASE_URL]
-    pool = open_pool(url)
+    pool, clock = open_pool(url), steady_clock()
     intake = Intake(pool, url, clock)
     private = read_settings().webhook_private_addresses
     settings = Settings(webhook_private_addresses=private)
@@ -57,17 +59,27 @@ def create() -> ASGIApp:
                 asyncio.create_task(
                     keep_delivering(pool, clock, new_id, random, private_addresses=private)
                 ),
-                asyncio.create_task(_work(url, pool)),
+                asyncio.create_task(_work(url, pool, clock)),
             ]
             try:
                 yield
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await _end(tasks)
                 pool.close()
 
     return create_app(state, lifespan=[background])
+
+
+async def _end(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until they end; one that was busy reconnecting may let a cancellation pass."""
+    left = set(tasks)
+    for _ in range(ENDINGS_MAX):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
+        if not left:
+            return
+    _log.warning("tasks_left", tasks=[str(task.get_coro()) for task in left])
 
 
 def calm_collector() -> None:
@@ -80,7 +92,7 @@ def calm_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-async def _work(url: str, pool: Pool) -> None:
+async def _work(url: str, pool: Pool, clock: Callable[[], datetime]) -> None:
     """Work on jobs until cancelled; where the database goes away, again when it is back."""
     while True:
         app = job_app(url, pool, clock, new_id)

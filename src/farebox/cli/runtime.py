@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from farebox.access.id import uuidv7
 from farebox.cli.settings import Settings
+from farebox.period.clock import SteadyClock
 from farebox.postgres import access
 from farebox.postgres.database import DatabaseUrls, open_database
 from farebox.postgres.session import Pool, open_pool, unbound
@@ -21,6 +22,14 @@ from farebox.worker.jobs import make_partitions
 def clock() -> datetime:
     """Return the time now, in UTC."""
     return datetime.now(UTC)
+
+
+def steady_clock() -> SteadyClock:
+    """Return a clock for a process that runs for long."""
+    # The first also counts the time in which a machine is suspended; where there is none the
+    # other does.
+    counter = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return SteadyClock(time.time, lambda: time.clock_gettime(counter))
 
 
 def new_id() -> UUID:

@@ -45,6 +45,7 @@ class HttpCode(StrEnum):
     EVENT_CONFLICT = "event_conflict"
     OVERLOADED = "overloaded"
     DATABASE_UNAVAILABLE = "database_unavailable"
+    CLOCK_JUMPED = "clock_jumped"
     INTERNAL = "internal"
 
 
@@ -88,6 +89,7 @@ _STATUS: Mapping[str, int] = {
     HttpCode.EVENT_CONFLICT: 409,
     HttpCode.OVERLOADED: 429,
     HttpCode.DATABASE_UNAVAILABLE: 503,
+    HttpCode.CLOCK_JUMPED: 503,
     HttpCode.INTERNAL: 500,
     EditCode.NO_SUCH_DEFINITION: 404,
     MoveCode.NO_SUCH_SUBJECT: 404,

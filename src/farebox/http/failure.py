@@ -19,8 +19,10 @@ from farebox.events.refusal import RequestCode, pointer_to
 from farebox.http.code import HttpCode
 from farebox.http.problem import FieldError, ProblemDetails, Refused, problem_details
 from farebox.intake.overload import Overloaded
+from farebox.period.clock import BELIEVED_AFTER, ClockJumped
 
 _RETRY = {"Retry-After": "1"}
+_LATER = {"Retry-After": str(int(BELIEVED_AFTER.total_seconds()))}
 _MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 _log = structlog.get_logger("farebox.http")
 
@@ -39,6 +41,10 @@ def describe_failure(error: Exception, request_id: UUID) -> Failure:
             _log.warning("database_unavailable", error=str(error))
             detail = "the database does not answer; nothing is known to be stored, send again"
             return problem_details(HttpCode.DATABASE_UNAVAILABLE, detail), _RETRY
+        case ClockJumped():
+            _log.error("clock_jumped", ahead=str(error.ahead))
+            detail = f"{error}; nothing is decided or dated until that is believed"
+            return problem_details(HttpCode.CLOCK_JUMPED, detail), _LATER
         case HTTPException():
             return _framework(error)
         case _:

@@ -11,8 +11,8 @@ def without(start: datetime, end: datetime, spans: Iterable[Span]) -> list[Span]
     left: list[Span] = []
     at = start
     for since, until in sorted(spans):
-        if since > at and since < end:
-            left.append((at, since))
+        if at < min(since, end):
+            left.append((at, min(since, end)))
         at = max(at, until)
         if at >= end:
             break
