@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from farebox.cli import asgi
+from farebox.cli.runtime import clock
 from farebox.postgres.session import Pool
 from farebox.worker import fold, jobs
 
@@ -36,7 +37,7 @@ def test_jobs_are_worked_on_again_after_the_database_was_away(
     monkeypatch.setattr(asgi, "RESTART_SECONDS", 0)
 
     async def run() -> None:
-        task = asyncio.create_task(asgi._work("", None))  # type: ignore[arg-type]
+        task = asyncio.create_task(asgi._work("", None, clock))  # type: ignore[arg-type]
         while len(started) < 3:
             await asyncio.sleep(0.001)
         task.cancel()

@@ -22,6 +22,8 @@ README = (ROOT / "README.md").read_text()
 SECTION = README.split("\n## Your own event\n", 1)[1].split("\n## ", 1)[0]
 READY_SECONDS = 60
 MARK = "-- next block --"
+REFUSED = """api $FAREBOX/v1/authorize -d '{"pool": "pixelworks-credits", "amount": "60", \
+"subject": "ada", "key": "job-2"}'"""
 
 
 def free_port() -> int:
@@ -95,6 +97,9 @@ def run(
     script = script.replace("KEY=fbx_...", f"KEY={key}")
     script = script.replace("FAREBOX=http://127.0.0.1:8377", f"FAREBOX={base}")
     script = script.replace("curl -sS", "curl -sS --fail-with-body")
+    # It is asked for twice; the first time it is refused, which is no fault of the page.
+    assert script.count(REFUSED) == 2
+    script = script.replace(REFUSED, f"{REFUSED} || true", 1)
     # Before the program's own path comes in: the checkout may lie there too.
     script = script.replace("/tmp/", f"{directory}/")
     script = script.replace(".venv/bin/farebox", str(farebox))
@@ -190,3 +195,15 @@ def test_a_new_price_is_shown_before_it_is_applied(told: dict[str, list[str]]) -
     (text,) = told["6"]
     assert 2 == text.count("rates[megapixels].price.tiers[1].unit: 0.03 -> 0.02")
     assert 1 == text.count("A dry run: nothing was changed.")
+
+
+def test_units_are_granted_refused_topped_up_and_burned(told: dict[str, list[str]]) -> None:
+    *_, grant = answers(told["7"][0])
+    first, refused = answers(told["7"][1])
+    _, second = answers(told["7"][2])
+    event, pool = answers(told["7"][3])
+    assert "100" == grant["available"]
+    assert (True, "40") == (first["granted"], first["available"])
+    assert ("insufficient_balance", "40") == (refused["code"], refused["left"])
+    assert (True, "80") == (second["granted"], second["available"])
+    assert ("accepted", "55") == (event["outcome"], pool["available"].removesuffix("." + 18 * "0"))

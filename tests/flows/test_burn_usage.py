@@ -222,3 +222,13 @@ def test_usage_sent_before_the_pool_named_its_card_never_burns(sold: World) -> N
     sold.send(late)
     burn_all(sold)
     assert [] == entries(sold, pool)
+
+
+def test_a_pool_that_came_after_a_period_leaves_that_period_to_the_plan(sold: World) -> None:
+    sold.now = at("2026-09-10 00:00")
+    call(sold, 1000)
+    sold.now = at("2026-10-01 00:00")
+    sold.pool_of("credits", unit="credit", customer="acme", rate_card="credits")
+    sold.now = at("2026-10-02 00:00")
+    sold.bill(sold.now)
+    assert {"tokens": "10.00"} == sold.amounts("acme-base", at("2026-09-01"))

@@ -14,7 +14,7 @@ from farebox.flows.buy_access import Bought, buy_access
 from farebox.flows.entitle import effective, sync_due, sync_entitlements
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
-from farebox.flows.resolve_feature import Resolved, covers, read_offers, resolve_feature
+from farebox.flows.resolve_feature import Resolved, covers, offers_of, resolve_feature
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
@@ -228,7 +228,8 @@ def test_syncing_again_changes_nothing(sold: World) -> None:
 def test_what_would_cover_is_the_cheapest_plan_or_top_up(sold: World) -> None:
     put(sold, "free", sold.now)
     use(sold, 1000)
-    offers = read_offers(sold.pool, sold.organization_id, "calls")
+    with transaction(sold.pool, sold.organization_id) as connection:
+        offers = offers_of(connection, sold.organization_id, "calls")
     assert offers is not None
     few = covers(offers, Decimal(100), Decimal(0), Decimal(1000), "USD")
     assert [
@@ -375,3 +376,19 @@ def test_who_nears_a_limit_is_told_what_would_cover_more(sold: World) -> None:
     assert [("top_up", "5"), ("plan", "49")] == [
         (one["kind"], one["price"]) for one in data["help"]
     ]
+
+
+def test_who_has_an_override_is_told_of_no_plan_that_it_goes_before(sold: World) -> None:
+    put(sold, "free", sold.now)
+    override(sold, Override(limit=Decimal(10)))
+    use(sold, 8)
+    found = resolved(sold)
+    assert isinstance(found, Resolved)
+    assert found.pool_id is not None
+    watch_pools(sold.pool, sold.organization_id, [found.pool_id], sold.now)
+    with transaction(sold.pool, sold.organization_id) as connection:
+        rows = connection.execute(
+            "select data from notice where type = 'entitlement.limit_near'"
+        ).fetchall()
+    ((data,),) = rows
+    assert ["top_up"] == [one["kind"] for one in data["help"]]

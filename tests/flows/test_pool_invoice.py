@@ -2,19 +2,22 @@
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from uuid import UUID
 
 import msgspec
 import pytest
 from farebox_world import World, at
 
 from farebox.catalog.plan import Fee, Plan
+from farebox.flows.grant_units import change_grant
 from farebox.flows.replay_invoice import replay_invoice
 from farebox.invoicing.assemble import LineDetail
 from farebox.invoicing.pool_use import Episode
 from farebox.ledger.command import Answer, Draw, Reserve, Settle
-from farebox.ledger.grant import Basis
+from farebox.ledger.grant import Basis, Grant
 from farebox.ledger.policy import Burst, Limit, LimitMode
 from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.session import transaction
 
 OVERAGE = Limit(mode=LimitMode.OVERAGE, price=Decimal("0.0015"))
 
@@ -120,6 +123,54 @@ def test_a_purchase_on_invoice_is_a_line_and_a_prepaid_one_is_not(sold: World) -
     assert [
         ("purchase", "credits: 100000 token bought", Decimal(100_000), Decimal("950.01"))
     ] == lines_of_september(sold)
+
+
+def test_what_is_taken_back_of_a_purchase_is_refunded(sold: World) -> None:
+    """All of one, what was left of another; of what was used nothing."""
+    pool = sold.pool_of("credits", customer="acme", subscription="acme-base", currency="USD")
+    sold.now = at("2026-09-03 00:00")
+    used, whole = (
+        sold.grant(pool, 300, basis=Basis.PURCHASED, cost=Decimal(10), on_invoice=True, key=key)
+        for key in ("used", "whole")
+    )
+    prepaid = sold.grant(pool, 5, basis=Basis.PURCHASED, cost=Decimal(1), key="prepaid")
+    sold.draw(pool, 100)
+    for grant in (used, whole, prepaid):
+        change(sold, pool, grant, "void")
+    assert [
+        ("purchase", "credits: 300 token bought", Decimal(300), Decimal("10.00")),
+        ("purchase", "credits: 300 token bought", Decimal(300), Decimal("10.00")),
+        ("refund", "credits: 200 token taken back", Decimal(-200), Decimal("-6.67")),
+        ("refund", "credits: 300 token taken back", Decimal(-300), Decimal("-10.00")),
+    ] == lines_of_september(sold)
+    (row,) = [row for row in sold.invoices() if row.kind == "period"]
+    assert () == replay_invoice(sold.pool, sold.organization_id, row.invoice_id)
+
+
+def test_a_purchase_that_is_never_paid_is_refunded_when_it_falls_back(sold: World) -> None:
+    pool = sold.pool_of("credits", customer="acme", subscription="acme-base", currency="USD")
+    sold.now = at("2026-09-03 00:00")
+    grant = sold.grant(
+        pool, 30, basis=Basis.PURCHASED, cost=Decimal(3), on_invoice=True, pending=True, key="po"
+    )
+    sold.now = at("2026-10-02 00:00")
+    sold.bill(sold.now)
+    sold.now = at("2026-10-05 00:00")
+    change(sold, pool, grant, "fail")
+    sold.now = at("2026-11-02 00:00")
+    sold.bill(sold.now)
+    rows = [row for row in sold.invoices() if row.kind == "period"]
+    told = [
+        [(line.kind, line.amount) for line in sold.lines(row) if line.kind != "fee"]
+        for row in sorted(rows, key=lambda row: row.period_start)
+    ]
+    assert [[("purchase", Decimal("3.00"))], [("refund", Decimal("-3.00"))]] == told
+
+
+def change(world: World, pool: UUID, grant: Grant, verb: str) -> None:
+    with transaction(world.pool, world.organization_id) as connection:
+        scope = connection, world.organization_id, pool
+        assert isinstance(change_grant(*scope, grant.number, verb, world.now), Grant)
 
 
 def test_what_moves_after_the_period_was_closed_counts_for_the_next(sold: World) -> None:

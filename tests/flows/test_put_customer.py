@@ -41,7 +41,7 @@ def _move(
     pool: Pool, organization_id: UUID, subject: str, customer: str, starts: datetime
 ) -> Moved | list[Problem]:
     with transaction(pool, organization_id) as connection:
-        return move_subject_in(connection, organization_id, subject, customer, starts)
+        return move_subject_in(connection, organization_id, subject, customer, starts, NOW)
 
 
 def _codes(answer: object) -> list[tuple[str, str]]:

@@ -12,14 +12,9 @@ from farebox.catalog.plan import Charge, Plan, Rate, RateCard
 from farebox.catalog.price import Cell, Matrix, Percentage, Price
 from farebox.flows import list_unbilled as module
 from farebox.flows.list_late import list_late
-from farebox.flows.list_unbilled import (
-    HELP,
-    Span,
-    Unbilled,
-    UnbilledReason,
-    all_unbilled,
-    gaps,
-)
+from farebox.flows.list_unbilled import all_unbilled
+from farebox.flows.unbilled import HELP, Unbilled, UnbilledReason
+from farebox.ledger.policy import Limit, LimitMode
 
 SEPTEMBER, OCTOBER = at("2026-09-01"), at("2026-10-01")
 MIDDLE = at("2026-09-16 00:07")
@@ -86,6 +81,12 @@ def shop(world: World) -> World:
     return world
 
 
+def go_beyond(world: World, limit: Limit) -> None:
+    later, world.now = world.now, MIDDLE
+    world.draw(world.pool_of("calls", customer="acme", currency="USD", limit=limit), 3)
+    world.now = later
+
+
 ROWS: dict[UnbilledReason, Callable[[World], None]] = {
     UnbilledReason.NO_METER: lambda world: world.use("what", MIDDLE, "acme"),
     UnbilledReason.NO_CUSTOMER: lambda world: world.use("llm", MIDDLE, "who", n=1, model="a"),
@@ -97,6 +98,10 @@ ROWS: dict[UnbilledReason, Callable[[World], None]] = {
     UnbilledReason.NO_RATE: lambda world: world.use("llm", SEPTEMBER, "acme", n=1, model="a"),
     UnbilledReason.NO_CELL: lambda world: world.use("llm", MIDDLE, "acme", n=1, model="zz"),
     UnbilledReason.NO_VALUES: lambda world: world.use("sale", MIDDLE, "acme", n=100),
+    UnbilledReason.NO_OVERAGE_PRICE: lambda world: go_beyond(world, Limit(mode=LimitMode.SOFT)),
+    UnbilledReason.NO_POOL_SUBSCRIPTION: lambda world: go_beyond(
+        world, Limit(mode=LimitMode.OVERAGE, price=Decimal(2))
+    ),
 }
 
 
@@ -194,22 +199,6 @@ def test_pages_together_hold_all_of_it(shop: World, monkeypatch: pytest.MonkeyPa
     assert 22 == len(whole)
     monkeypatch.setattr(module, "PAGE", 2)
     assert whole == [short(one) for one in found(shop)]
-
-
-def test_gaps() -> None:
-    def day(number: int) -> datetime:
-        return SEPTEMBER + timedelta(days=number)
-
-    def spans(*pairs: tuple[int, int]) -> list[Span]:
-        return [(day(start), day(end)) for start, end in pairs]
-
-    whole = (day(0), day(10))
-    assert spans((0, 10)) == gaps(whole, [])
-    assert [] == gaps(whole, spans((0, 10)))
-    assert [] == gaps(whole, spans((-5, 4), (4, 20)))
-    assert spans((8, 10)) == gaps(whole, spans((0, 8), (2, 4)))
-    assert spans((0, 2), (4, 6), (9, 10)) == gaps(whole, spans((6, 9), (2, 4), (3, 4)))
-    assert spans((0, 10)) == gaps(whole, spans((-5, 0), (10, 12)))
 
 
 # What came too late -----------------------------------------------------------------------------

@@ -1,17 +1,20 @@
 """Each kind of rule fires and clears, and what every pool tells without a rule is told once."""
 
+from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from farebox_alerts import Watched
-from farebox_pools import OVERAGE, TOPPED_UP, refused
+from farebox_pools import OVERAGE, TOPPED_UP, WasRefused, refused
 
 from farebox.alerts.rule import AlertKind
+from farebox.flows.grant_units import change_grant
 from farebox.ledger.command import Draw
-from farebox.ledger.grant import Rollover
+from farebox.ledger.grant import Grant, Rollover
 from farebox.ledger.policy import Limit, LimitMode, Policy, Refill, Renewal
 from farebox.period.cycle import Unit
+from farebox.postgres.session import transaction
 
 FIRED, CLEARED = "alert.fired", "alert.cleared"
 D = Decimal
@@ -248,6 +251,49 @@ def test_grants_are_told_as_they_come_and_go(watched: Watched) -> None:
     assert ["pool.topped_up", "grant.expired"] == watched.look_at_all()
     kind, data = watched.notices()[1]
     assert ("grant.paid", "order-1", "10") == (kind, data["key"], data["units"])
+
+
+def test_a_grant_that_is_paid_before_it_is_in_force_is_told_once(watched: Watched) -> None:
+    pools = watched.pools
+    pools.put("tokens")
+    effective = pools.now + timedelta(days=1)
+    pending = pools.grant("tokens", 10, pending=True, key="order-1", effective_at=effective)
+    assert ["grant.pending"] == watched.look()
+    pools.later(hours=1)
+    assert "scheduled" == pools.change("tokens", pending, "pay").status
+    assert ["grant.paid"] == watched.told()
+    with pytest.raises(WasRefused):
+        pools.change("tokens", pending, "pay")
+    assert [] == watched.look_at_all()
+    pools.later(days=1)
+    assert [] == watched.look_at_all()  # it comes into force, and was told as paid already
+    assert D(10) == pools.book("tokens").pool.available
+    (_, before), (_, paid) = watched.notices()
+    assert before.keys() == paid.keys()
+    assert ("order-1", "10", "0", effective.isoformat().replace("+00:00", "Z")) == (
+        paid["key"],
+        paid["units"],
+        paid["available"],
+        paid["effective_at"],
+    )
+
+
+def test_a_payment_that_does_not_commit_is_not_told(watched: Watched) -> None:
+    pools = watched.pools
+    pools.put("tokens")
+    later = pools.now + timedelta(days=1)
+    pending = pools.grant("tokens", 10, pending=True, effective_at=later)
+    assert ["grant.pending"] == watched.look()
+    for killed in (True, False):
+        with (
+            suppress(ZeroDivisionError),
+            transaction(pools.pool, pools.organization_id) as connection,
+        ):
+            scope = connection, pools.organization_id, pools.ids["tokens"]
+            done = change_grant(*scope, pending.number, "pay", pools.now)
+            assert isinstance(done, Grant)
+            assert not killed or 1 / 0
+        assert ([] if killed else ["grant.paid"]) == watched.told()
 
 
 def test_a_purchase_of_the_pool_itself_is_pending_then_paid(watched: Watched) -> None:

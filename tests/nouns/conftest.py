@@ -1,4 +1,4 @@
-"""What the tests of the ledger share: the files `ledger_*.py` beside this one."""
+"""What tests of the nouns share: the files `ledger_*.py` and `catalog_desk.py` beside this one."""
 
 import importlib.util
 import sys
@@ -10,8 +10,8 @@ import pytest
 from farebox.money.rounding import exact
 
 # Tests are no package, so the modules are loaded by their places and known by names of their own.
-_NAMES = ("desk", "told", "oracle", "strategies", "compare")
-for _name in (f"ledger_{name}" for name in _NAMES):
+_LEDGER = ("desk", "told", "oracle", "strategies", "compare")
+for _name in ("catalog_desk", *(f"ledger_{name}" for name in _LEDGER)):
     _known_as = f"farebox_{_name}"
     if _known_as not in sys.modules:
         _spec = importlib.util.spec_from_file_location(

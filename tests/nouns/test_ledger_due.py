@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.ledger.account import Account
-from farebox.ledger.administer import pay_grant
+from farebox.ledger.administer import pay_grant, void_grant
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Draw, Release, Reserve, Settle
 from farebox.ledger.decide import apply
@@ -242,6 +242,28 @@ def test_a_rate_limit_is_exact_over_very_many_odd_intervals() -> None:
     assert granted > INTERVALS / 10
     assert refused > INTERVALS / 1000
     assert full
+
+
+@pytest.mark.usefixtures("exactly")
+def test_a_refusal_says_when_the_next_grant_begins_whatever_becomes_of_others() -> None:
+    """Granted in any order, one paid ahead of its time, the first ones taken back."""
+    desk, days = Desk(Policy()), (5, 2, 9, 3)
+    numbers = [desk.grant("10", effective_at=START + one * DAY) for one in days]
+    late = desk.grant("10", effective_at=START + 1 * DAY, pending=True)
+
+    def next_at(now: datetime) -> datetime | None:
+        refusal = desk.ask(Draw(amount=D(50)), now)
+        assert isinstance(refusal, Refusal)
+        return refusal.refills_at
+
+    assert START + 2 * DAY == next_at(START)
+    desk.do(pay_grant, late, START)
+    assert START + 1 * DAY == next_at(START)
+    desk.do(void_grant, late, START)
+    desk.do(void_grant, numbers[1], START)
+    assert START + 3 * DAY == next_at(START)
+    assert START + 9 * DAY == next_at(START + 5 * DAY)
+    assert next_at(START + 9 * DAY) is None
 
 
 @pytest.mark.usefixtures("exactly")

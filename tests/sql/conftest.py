@@ -1,4 +1,4 @@
-"""The world of pools of SQL tests: see `flows/pools.py`."""
+"""What SQL tests share: the world of pools (`flows/pools.py`), and `ledgers.py` beside this."""
 
 import importlib.util
 import sys
@@ -10,14 +10,18 @@ import pytest
 
 from farebox.postgres.session import Pool
 
-_POOLS = Path(__file__).parent.parent / "flows" / "pools.py"
-# Tests are no package, so the module is loaded by its place and known by a name of its own.
-_spec = importlib.util.spec_from_file_location("farebox_pools", _POOLS)
-assert _spec is not None
-assert _spec.loader is not None
-if "farebox_pools" not in sys.modules:
-    sys.modules["farebox_pools"] = importlib.util.module_from_spec(_spec)
-    _spec.loader.exec_module(sys.modules["farebox_pools"])
+_HERE = Path(__file__).parent
+# Tests are no package, so the modules are loaded by their places and known by names of their own.
+for _known_as, _place in (
+    ("farebox_pools", _HERE.parent / "flows" / "pools.py"),
+    ("farebox_ledgers", _HERE / "ledgers.py"),
+):
+    if _known_as not in sys.modules:
+        _spec = importlib.util.spec_from_file_location(_known_as, _place)
+        assert _spec is not None
+        assert _spec.loader is not None
+        sys.modules[_known_as] = importlib.util.module_from_spec(_spec)
+        _spec.loader.exec_module(sys.modules[_known_as])
 
 from farebox_pools import Pools  # noqa: E402
 

@@ -1,13 +1,14 @@
 """Alerts in the database: a rule fires once, looking costs what is new, nobody sees another's."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from farebox_pools import HARD, Pools
+from farebox_ledgers import START, Ask, cost, fill_ledgers
+from farebox_pools import Pools
 
 from farebox.alerts.rule import AlertKind, AlertRule
 from farebox.flows.put_alert_rule import put_alert_rule
@@ -16,10 +17,9 @@ from farebox.postgres import alert, alert_rule, pool_span, pool_watch, pool_wind
 from farebox.postgres.alert import AlertRow, AlertState
 from farebox.postgres.pool_span import Span
 from farebox.postgres.pool_watch import WatchRow
-from farebox.postgres.session import Pool, bound, transaction
+from farebox.postgres.session import Pool, transaction
 
-START = datetime(2026, 10, 2, tzinfo=UTC)
-SHORT, LONG = 500, 40_000
+COUNTS = {"short": 500, "long": 40_000}
 NEW = 50
 """How many entries came since the mark."""
 ROWS_MORE = 80
@@ -38,34 +38,16 @@ select %(org)s, gen_random_uuid(), 'r' || n, '', 'balance_below', %(pool)s, 'p',
 from generate_series(1, %(count)s) n;
 update pool set sequence = %(count)s, used = %(count)s where pool_id = %(pool)s
 """
+TABLES = "transfer, pool, pool_grant, alert, pool_watch, refusal"
 
-Ask = Callable[[psycopg.Connection, UUID, WatchRow], object]
+Question = Callable[[psycopg.Connection, UUID, WatchRow], object]
 
 
 @pytest.fixture(scope="module")
 def ledgers(pool: Pool, owner_url: str) -> Pools:
     """Return an organization with a short and a long ledger and as much history of alerts."""
-    found = Pools(pool, UUID("01a1fde5-0000-7000-8000-000000000008"), START)
-    with psycopg.connect(owner_url) as connection:
-        connection.execute(
-            "select create_organization(%s, 'watched', '', now())", (found.organization_id,)
-        )
-    for key, count in (("short", SHORT), ("long", LONG)):
-        found.put(key, HARD)
-        found.grant(key, 1_000_000)
-        values = {
-            "org": found.organization_id,
-            "pool": found.ids[key],
-            "start": START,
-            "count": count,
-        }
-        with psycopg.connect(owner_url) as connection:
-            cursor = psycopg.ClientCursor(connection)
-            for statement in FILL.split(";\n"):
-                cursor.execute(statement.encode(), values)
-    with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(b"vacuum analyze transfer, pool, pool_grant, alert, pool_watch, refusal")
-    return found
+    organization_id = UUID("01a1fde5-0000-7000-8000-000000000008")
+    return fill_ledgers(pool, owner_url, organization_id, COUNTS, FILL, TABLES)
 
 
 def watch_of(pool_id: UUID, count: int) -> WatchRow:
@@ -86,7 +68,7 @@ def span(watch: WatchRow) -> Span:
 
 
 TEN = Decimal(10)
-QUESTIONS: dict[str, Ask] = {
+QUESTIONS: dict[str, Question] = {
     "the pool as it stands": lambda c, org, w: pool_watch.pools_since(c, org, [w], 1000),
     "a summary": lambda c, org, w: pool_span.summaries(c, org, [span(w)]),
     "crossings": lambda c, org, w: pool_span.balance_points(c, org, span(w), TEN, TEN),
@@ -110,33 +92,16 @@ QUESTIONS: dict[str, Ask] = {
 }
 
 
-def rows_read(connection: psycopg.Connection) -> int:
-    row = connection.execute(
-        "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint"
-        " from pg_stat_xact_user_tables"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def cost(ledgers: Pools, key: str, count: int, ask: Ask) -> int:
-    """Return the most rows that one of several runs reads, the later ones with a general plan."""
-    watch, most = watch_of(ledgers.ids[key], count), 0
-    with ledgers.pool.connection() as connection:
-        for _ in range(12):
-            with bound(connection, ledgers.organization_id):
-                before = rows_read(connection)
-                assert ask(connection, ledgers.organization_id, watch), "there is an answer"
-                most = max(most, rows_read(connection) - before)
-    return most
-
-
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_a_look_costs_what_is_new_however_long_the_ledger(ledgers: Pools, question: str) -> None:
-    short = cost(ledgers, "short", SHORT, QUESTIONS[question])
-    long = cost(ledgers, "long", LONG, QUESTIONS[question])
+    def ask(key: str) -> Ask:
+        """Ask as of the mark of this ledger; what is empty is no answer either."""
+        watch = watch_of(ledgers.ids[key], COUNTS[key])
+        return lambda connection, org, _: QUESTIONS[question](connection, org, watch) or None
+
+    short, long = (cost(ledgers, key, ask(key)) for key in ("short", "long"))
     assert long <= short + ROWS_MORE, f"{short} rows of the short ledger, {long} of the long one"
-    assert long < SHORT
+    assert long < COUNTS["short"]
 
 
 def alert_row(pools: Pools, **fields: object) -> AlertRow:

@@ -1,29 +1,25 @@
 """What is asked of a pool all the time costs as much however long the pool has been used.
 
-What a statement reads is counted, not guessed from its plan: it may be inside a function, and it is
-run often enough on one connection that PostgreSQL no longer plans it anew.
+See `ledgers.py` beside this file for how that is counted.
 """
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from uuid import UUID
 
-import psycopg
 import pytest
-from farebox_pools import HARD, Pools
+from farebox_ledgers import START, Ask, cost, fill_ledgers
+from farebox_pools import Pools
 
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.ledger.command import Draw
 from farebox.postgres import book, pool, transfer
-from farebox.postgres.session import Pool, bound
+from farebox.postgres.session import Pool
 
-START = datetime(2026, 10, 2, tzinfo=UTC)
 OLD, NEW = 200, 20_000
 """How many operations of two transfers the short and the long ledger have."""
 ROWS_MORE = 60
 """So many rows more may be read of the long ledger: a page's edge, a halving by time."""
-RUNS = 12
 
 # Holds that were settled, one a minute, each of its own grant; one refusal each that was resolved.
 FILL = """
@@ -51,58 +47,13 @@ update pool set sequence = 2 * %(count)s + 1 where pool_id = %(pool)s
 """
 TABLES = "transfer, hold, pool_grant, refusal, pool, allotment, pool_recurrence"
 
-Ask = Callable[[psycopg.Connection, UUID, UUID], object]
-
 
 @pytest.fixture(scope="module")
 def ledgers(pool: Pool, owner_url: str) -> Pools:
     """Return an organization with a pool that was used for hours and one that was for weeks."""
-    found = Pools(pool, UUID("01a1fde5-0000-7000-8000-000000000002"), START)
-    with psycopg.connect(owner_url) as connection:
-        connection.execute(
-            "select create_organization(%s, 'ledgers', '', now())", (found.organization_id,)
-        )
-    for key, count in (("short", OLD), ("long", NEW)):
-        found.put(key, HARD)
-        found.grant(key, 1_000_000)
-        values = {
-            "org": found.organization_id,
-            "pool": found.ids[key],
-            "start": START,
-            "count": count,
-        }
-        with psycopg.connect(owner_url) as connection:
-            cursor = psycopg.ClientCursor(connection)
-            for statement in FILL.split(";\n"):
-                cursor.execute(statement.encode(), values)
-    with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(f"vacuum analyze {TABLES}".encode())
-    return found
-
-
-def rows_read(connection: psycopg.Connection) -> int:
-    """Return how many rows were read, by index or without, from some earlier time on."""
-    row = connection.execute(
-        "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint"
-        " from pg_stat_xact_user_tables"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def cost(ledgers: Pools, key: str, ask: Ask) -> int:
-    """Return the most rows that one of many runs reads; nothing of them is kept."""
-    with ledgers.pool.connection() as connection:
-        return max(cost_once(ledgers, connection, key, ask) for _ in range(RUNS))
-
-
-def cost_once(ledgers: Pools, connection: psycopg.Connection, key: str, ask: Ask) -> int:
-    with bound(connection, ledgers.organization_id):
-        before = rows_read(connection)
-        assert ask(connection, ledgers.organization_id, ledgers.ids[key]), "there is an answer"
-        after = rows_read(connection)
-        connection.execute("rollback; begin")
-    return after - before
+    organization_id = UUID("01a1fde5-0000-7000-8000-000000000002")
+    counts = {"short": OLD, "long": NEW}
+    return fill_ledgers(pool, owner_url, organization_id, counts, FILL, TABLES)
 
 
 SINCE, UNTIL = START + timedelta(minutes=20), START + timedelta(minutes=40)

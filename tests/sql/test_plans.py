@@ -11,7 +11,17 @@ import psycopg
 import pytest
 
 from farebox.metering.quantity import Target
-from farebox.postgres import customer, invoice, rollup, stream, usage
+from farebox.postgres import (
+    burn,
+    burn_late,
+    customer,
+    invoice,
+    rollup,
+    stream,
+    unbilled,
+    usage,
+)
+from farebox.postgres.burn_late import Mapped, SubjectTarget
 from farebox.postgres.session import Pool, bound, transaction
 from farebox.postgres.stream import Row
 from farebox.postgres.usage import Range
@@ -153,6 +163,35 @@ def test_usage_is_the_same_whichever_part_it_comes_from(explained: Any, filled: 
     (raw,) = usage.totals(explained, filled, everything, Range(raw=True))
     assert whole == raw
     assert EVENTS // SUBJECTS == whole.totals.count
+
+
+def test_what_waits_to_burn_is_read_from_the_end_of_the_stream(
+    pool: Pool, explained: Any, filled: UUID, big: set[str]
+) -> None:
+    with transaction(pool, filled) as connection:
+        connection.execute(
+            "insert into burn_watermark values (%s, %s)", (filled, EVENTS - UNFOLDED)
+        )
+    year = targets(SUBJECTS, MONTH, MONTH + timedelta(days=365))
+    rows = unbilled.waiting_totals(explained, filled, "calls", year)
+    assert UNFOLDED == sum(row.totals.count for row in rows)
+    assert set() == explained.read_through() & big
+
+
+def test_what_burns_late_is_looked_up_where_its_subject_used(
+    explained: Any, filled: UUID, big: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it used while nobody had it, and what of it burned the pool of whom it was."""
+    with_pool = SubjectTarget("s7", "calls", filled, MONTH, MONTH + timedelta(days=365))
+    burn.open_readings(explained._connection)
+    monkeypatch.setattr(burn, "open_readings", lambda connection: None)
+    year = Mapped("s7", "c7", MONTH, MONTH + timedelta(days=365))
+    burned = EVENTS - UNFOLDED // 2
+    assert ["c7"] == burn_late.read_late(explained, filled, [year], burned)
+    assert [] == burn_late.leave_burned(explained, filled, [with_pool], [])
+    (count,) = explained._connection.execute("select count(*) from burn_reading").fetchone()
+    assert len(range(7, burned + 1, SUBJECTS)) == count
+    assert set() == explained.read_through() & big
 
 
 def scans(connection: psycopg.Connection) -> Counter[str]:

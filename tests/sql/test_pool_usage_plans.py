@@ -1,23 +1,21 @@
 """Usage, live balances and the list of pools cost as much however long a pool has been used."""
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import psycopg
 import pytest
-from farebox_pools import HARD, Pools
+from farebox_ledgers import START, Ask, cost, fill_ledgers
+from farebox_pools import Pools
 
 from farebox.postgres import pool_balance, pool_due, pool_list, pool_usage
 from farebox.postgres.pool_usage import Teller
-from farebox.postgres.session import Pool, bound
+from farebox.postgres.session import Pool
 
-START = datetime(2026, 10, 2, tzinfo=UTC)
 OLD, NEW = 200, 20_000
 TAIL = 50
 """How many draws are not in the sums yet."""
 ROWS_MORE = 80
-RUNS = 12
 
 # A draw a minute by ten subjects in turn; all but the last are in sums by the hour.
 FILL = """
@@ -36,59 +34,13 @@ update pool set sequence = %(count)s + 1 where pool_id = %(pool)s
 """
 TABLES = "transfer, pool_usage, pool_usage_mark, pool_touched, pool"
 
-Ask = Callable[[psycopg.Connection, UUID, UUID], object]
-
 
 @pytest.fixture(scope="module")
 def ledgers(pool: Pool, owner_url: str) -> Pools:
     """Return an organization with a pool that was used for hours and one that was for weeks."""
-    found = Pools(pool, UUID("01a1fde5-0000-7000-8000-000000000007"), START)
-    with psycopg.connect(owner_url) as connection:
-        connection.execute(
-            "select create_organization(%s, 'pool-usage', '', now())", (found.organization_id,)
-        )
-    for key, count in (("short", OLD), ("long", NEW)):
-        found.put(key, HARD)
-        found.grant(key, 1_000_000)
-        values = {
-            "org": found.organization_id,
-            "pool": found.ids[key],
-            "start": START,
-            "count": count,
-            "tail": TAIL,
-        }
-        with psycopg.connect(owner_url) as connection:
-            cursor = psycopg.ClientCursor(connection)
-            for statement in FILL.split(";\n"):
-                cursor.execute(statement.encode(), values)
-    with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute(f"vacuum analyze {TABLES}".encode())
-    return found
-
-
-def rows_read(connection: psycopg.Connection) -> int:
-    """Return how many rows were read, by index or without, from some earlier time on."""
-    row = connection.execute(
-        "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint"
-        " from pg_stat_xact_user_tables"
-    ).fetchone()
-    assert row is not None
-    return int(row[0])
-
-
-def cost(ledgers: Pools, key: str, ask: Ask) -> int:
-    """Return the most rows that one of many runs reads; nothing of them is kept."""
-    with ledgers.pool.connection() as connection:
-        return max(cost_once(ledgers, connection, key, ask) for _ in range(RUNS))
-
-
-def cost_once(ledgers: Pools, connection: psycopg.Connection, key: str, ask: Ask) -> int:
-    with bound(connection, ledgers.organization_id):
-        before = rows_read(connection)
-        assert ask(connection, ledgers.organization_id, ledgers.ids[key]) is not None
-        after = rows_read(connection)
-        connection.execute("rollback; begin")
-    return after - before
+    organization_id = UUID("01a1fde5-0000-7000-8000-000000000007")
+    counts = {"short": OLD, "long": NEW}
+    return fill_ledgers(pool, owner_url, organization_id, counts, FILL, TABLES, tail=TAIL)
 
 
 SINCE, UNTIL = START + timedelta(hours=1), START + timedelta(hours=3)

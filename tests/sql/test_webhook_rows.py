@@ -81,7 +81,8 @@ def claim(connection: psycopg.Connection, organization_id: UUID, key: str, now: 
     ("data", "kept"),
     [
         ({}, "{}"),
-        ({"b": 1, "a": Decimal("1.10")}, '{"b":1,"a":"1.10"}'),
+        ({"b": 1, "a": Decimal("1.10")}, '{"b":1,"a":"1.1"}'),
+        ({"a": Decimal("0E-18"), "b": "1.10"}, '{"a":"0","b":"1.10"}'),
         ({"at": NOW, "none": None}, '{"at":"2026-10-02T12:00:00Z","none":null}'),
         ({"text": 'é "\u2028\\\t'}, '{"text":"é \\"\u2028\\\\\\t"}'),
         ({"deep": [{"a": None}, 10**30]}, '{"deep":[{"a":null},' + str(10**30) + "]}"),

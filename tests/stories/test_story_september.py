@@ -11,9 +11,10 @@ from farebox.catalog.meter import Aggregation, Alias, Meter
 from farebox.catalog.plan import Charge, Fee, Plan, Rate, RateCard
 from farebox.catalog.price import Adjustments, Cell, Graduated, Matrix, PerUnit, Price, Tier
 from farebox.flows.list_late import list_late
-from farebox.flows.list_unbilled import Unbilled, all_unbilled
+from farebox.flows.list_unbilled import all_unbilled
 from farebox.flows.preview_invoice import Preview, preview_invoice
 from farebox.flows.replay_invoice import replay_invoice
+from farebox.flows.unbilled import Unbilled
 from farebox.flows.warn_billing import BillingWarning
 from farebox.postgres import billing_run
 from farebox.postgres.session import transaction

@@ -1,8 +1,10 @@
 """What would cover a need: the cheapest plan or top-up, with its price."""
 
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 
 from msgspec import Struct
 
@@ -34,17 +36,20 @@ def cheapest(
     feature: Feature,
     plans: Iterable[Plan],
     *,
-    missing: Decimal,
-    needed: Decimal,
+    missing: Decimal | None,
+    needed: Decimal | None,
     currency: str | None,
+    plain: bool = False,
 ) -> list[Cover]:
     """Return the cheapest top-up and the cheapest plan that would cover, the cheaper one first.
 
     missing: the units that are wanted and not there; a top-up may be bought several times. needed:
-    what the whole period needs; a plan covers if its limit is at least that. currency: of the
-    customer's plans; what is sold in another is left out.
+    what the whole period needs; a plan covers if its limit is at least that. Where one is none,
+    nothing of its kind would cover. currency: of the customer's plans; what is sold in another is
+    left out. plain: whether a plan does in which the feature is on without being counted.
     """
-    found = [*_top_up(feature, missing, currency), *_plan(feature, plans, needed, currency)]
+    top_ups = [] if missing is None else _top_up(feature, missing, currency)
+    found = top_ups if needed is None else top_ups + _plan(feature, plans, needed, currency, plain)
     return sorted(found, key=lambda one: (one.price, one.kind, one.key))
 
 
@@ -60,20 +65,20 @@ def _top_up(feature: Feature, missing: Decimal, currency: str | None) -> list[Co
         )
         for one in feature.top_ups
         if currency in (None, one.currency) and one.units > 0
-        for count in [max(1, int(-(-missing // one.units)))]
+        for count in [max(1, math.ceil(Fraction(missing) / Fraction(one.units)))]
     ]
     return [min(covers, key=lambda one: (one.price, one.name))] if covers else []
 
 
 def _plan(
-    feature: Feature, plans: Iterable[Plan], needed: Decimal, currency: str | None
+    feature: Feature, plans: Iterable[Plan], needed: Decimal, currency: str | None, plain: bool
 ) -> list[Cover]:
     covers = []
     for plan in plans:
         said = _entitlement(plan, feature.key)
         if said is None or plan.add_on or currency not in (None, plan.currency):
             continue
-        if said.limit is None and not said.unlimited:
+        if said.limit is None and not said.unlimited and not plain:
             continue
         if said.limit is None or said.limit >= needed:
             price = sum((fee.amount for fee in plan.fees), Decimal(0))
@@ -91,4 +96,5 @@ def _plan(
 
 
 def _entitlement(plan: Plan, feature: str) -> Entitlement | None:
-    return next((one for one in plan.entitlements if one.feature == feature), None)
+    listed = Entitlement(feature=feature) if feature in plan.features else None
+    return next((one for one in plan.entitlements if one.feature == feature), listed)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from msgspec import Struct
 
 from farebox.catalog.plan import Rate, RateCard
+from farebox.period.instant import BEGINNING
 
 
 class CardOwner(StrEnum):
@@ -25,6 +26,7 @@ class CardVersion(Struct, frozen=True, kw_only=True):
     version: int
     effective_from: datetime
     card: RateCard
+    published_at: datetime = BEGINNING
 
 
 class Segment(Struct, frozen=True, kw_only=True):

@@ -19,9 +19,10 @@ from farebox.flows.load_catalog import (
     standing_subscriptions,
 )
 from farebox.flows.publish import publish_in
-from farebox.flows.put_customer import put_customer_in
+from farebox.flows.put_customer import PutCustomer, burn_mapped, put_customer_in
 from farebox.flows.put_subscription import put_subscription_in
 from farebox.postgres import customer as store
+from farebox.postgres.burn_late import Mapped
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import Pool, transaction
 
@@ -117,16 +118,19 @@ def _write(
     if definitions:
         publish_in(connection, organization_id, definitions, now)
     problems: list[Problem] = []
+    mapped: list[Mapped] = []
     for index, customer in enumerate(document.customers):
         if _is_changed(todo, ObjectKind.CUSTOMER):
             put = put_customer_in(connection, organization_id, customer, now, new_id())
             problems += _below(f"/customers/{index}", put)
+            mapped += put.mapped if isinstance(put, PutCustomer) else ()
     for index, subscription in enumerate(document.subscriptions):
         if _is_changed(todo, ObjectKind.SUBSCRIPTION):
             done = put_subscription_in(connection, organization_id, subscription, now, new_id)
             problems += _below(f"/subscriptions/{index}", done)
     if problems:
         raise _Undone(problems)
+    burn_mapped(connection, organization_id, mapped, now)
 
 
 def _is_changed(todo: Iterator[Change], kind: ObjectKind) -> bool:

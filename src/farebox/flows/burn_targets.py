@@ -9,10 +9,11 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.catalog.resolve import CardVersion
-from farebox.period.instant import END
+from farebox.period.instant import BEGINNING, END
 from farebox.period.span import without
 from farebox.postgres import burn, customer
 from farebox.postgres.burn import BurningPool
+from farebox.postgres.customer import Above
 
 Target = tuple[str, str, UUID, datetime, datetime]
 """A customer, a meter, the pool that its use burns, and for events from when to when."""
@@ -22,7 +23,7 @@ class Serving(Struct, frozen=True):
     """Pools that usage burns, and whom each customer is part of, the nearest first."""
 
     customers: Sequence[str]
-    above: Mapping[str, Sequence[str]]
+    above: Mapping[str, Sequence[Above]]
     pools: Sequence[BurningPool]
 
 
@@ -31,7 +32,7 @@ def serving_pools(
 ) -> Serving:
     """Return the pools that usage of these customers may burn."""
     above = customer.ancestors(connection, organization_id, customers)
-    everybody = sorted({*customers, *(one for keys in above.values() for one in keys)})
+    everybody = sorted({*customers, *(one.key for some in above.values() for one in some)})
     return Serving(customers, above, burn.burning_pools(connection, organization_id, everybody))
 
 
@@ -39,7 +40,8 @@ def burn_targets(serving: Serving, cards: Mapping[str, Sequence[CardVersion]]) -
     """Return which pool each customer's use of a meter burns, and from when to when.
 
     Its own pools go before those of whom it is part of, the nearest first; of several of one
-    customer, the first by key. So a use burns one pool.
+    customer, the first by key. So a use burns one pool. All of it is as it was at the time of the
+    use: what a bill leaves out is what has burned.
     """
     of_customer: dict[str, list[BurningPool]] = defaultdict(list)
     for pool in serving.pools:
@@ -47,18 +49,58 @@ def burn_targets(serving: Serving, cards: Mapping[str, Sequence[CardVersion]]) -
     targets: list[Target] = []
     for key in serving.customers:
         taken: dict[str, list[Target]] = defaultdict(list)
-        for owner in (key, *serving.above.get(key, ())):
-            for pool in of_customer.get(owner, ()):
-                if owner == key or pool.serves_children:
-                    _add(taken, key, pool, cards.get(pool.rate_card, ()))
+        for owner in (Above(key, BEGINNING, END), *serving.above.get(key, ())):
+            for pool in of_customer.get(owner.key, ()):
+                if owner.key == key or pool.serves_children:
+                    _add(taken, key, owner, pool, cards.get(pool.rate_card, ()))
         targets += [target for some in taken.values() for target in some]
     return targets
 
 
 def _add(
-    taken: dict[str, list[Target]], key: str, pool: BurningPool, history: Sequence[CardVersion]
+    taken: dict[str, list[Target]],
+    key: str,
+    owner: Above,
+    pool: BurningPool,
+    history: Sequence[CardVersion],
 ) -> None:
-    for meter in sorted({rate.meter for version in history for rate in version.card.rates}):
+    for meter, rated_from in sorted(_rated_from(history).items()):
+        since = max(pool.since, owner.since, rated_from)
+        until = min(pool.until or END, owner.until)
         spans = [(target[3], target[4]) for target in taken[meter]]
-        for since, until in without(pool.since, pool.until or END, spans):
-            taken[meter].append((key, meter, pool.pool_id, since, until))
+        for start, end in without(since, until, spans):
+            taken[meter].append((key, meter, pool.pool_id, start, end))
+
+
+def _rated_from(history: Sequence[CardVersion]) -> dict[str, datetime]:
+    """Return by meter from when on a card has rated it.
+
+    A version may be in force from before it was published, but what was used by then has not
+    burned.
+    """
+    begins: dict[str, datetime] = {}
+    for version in history:
+        begin = max(version.effective_from, version.published_at)
+        for rate in version.card.rates:
+            begins[rate.meter] = min(begins.get(rate.meter, END), begin)
+    return begins
+
+
+def card_at(pools: Sequence[BurningPool], pool_id: UUID, time: datetime) -> str:
+    """Return the key of the rate card by which usage burned a pool at a time."""
+    return next(
+        one.rate_card
+        for one in pools
+        if one.pool_id == pool_id and one.since <= time and (one.until is None or time < one.until)
+    )
+
+
+def edges_of(
+    pools: Sequence[BurningPool], cards: Mapping[str, Sequence[CardVersion]]
+) -> list[datetime]:
+    """Return when the way in which usage burns these pools changes, in order."""
+    spans = {edge for one in pools for edge in (one.since, one.until) if edge is not None}
+    keys = {one.rate_card for one in pools}
+    return sorted(
+        spans | {version.effective_from for key in keys for version in cards.get(key, ())}
+    )

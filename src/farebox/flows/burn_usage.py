@@ -17,8 +17,9 @@ import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
+from farebox.catalog.plain_json import encode
 from farebox.catalog.resolve import CardVersion, in_force
-from farebox.flows.burn_targets import burn_targets, serving_pools
+from farebox.flows.burn_targets import burn_targets, card_at, edges_of, serving_pools
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.rate_periods import Terms, read_terms
 from farebox.ledger.command import Draw
@@ -71,25 +72,26 @@ def burn_usage(
         if to <= after:
             return 0
         customers = burn.read_step(connection, organization_id, after, to)
-        _burn(connection, organization_id, customers, now)
+        burn_readings(connection, organization_id, customers, now)
         burn.set_watermark(connection, organization_id, to)
         return to - after
 
 
-def _burn(
+def burn_readings(
     connection: Connection, organization_id: UUID, customers: Sequence[str], now: datetime
 ) -> None:
+    """Burn the readings that were set aside, which are of these customers."""
     pools = serving_pools(connection, organization_id, customers)
     if not pools.pools:
         return
     terms = read_terms(connection, organization_id)
-    cards = {one.pool_id: terms.cards.get(one.rate_card, ()) for one in pools.pools}
-    edges = sorted({version.effective_from for history in cards.values() for version in history})
+    edges = edges_of(pools.pools, terms.cards)
     targets = burn_targets(pools, terms.cards)
     parts: dict[tuple[UUID, str], list[tuple[Use, Part]]] = defaultdict(list)
     missing: list[Unburned] = []
     for use in burn.uses(connection, targets, edges):
-        rated = _rate(terms, cards[use.pool_id], use)
+        card = card_at(pools.pools, use.pool_id, use.first_time)
+        rated = _rate(terms, terms.cards.get(card, ()), use)
         if isinstance(rated, Unburned):
             missing.append(rated)
         elif rated.units:
@@ -138,5 +140,5 @@ def _draw(subject: str, used: Sequence[tuple[Use, Part]]) -> Draw:
         subject=subject or None,
         forced=True,
         used_at=max(use.last_time for use, _ in used),
-        note=_ENCODER.encode(note).decode(),
+        note=encode(note).decode(),
     )

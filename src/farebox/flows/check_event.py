@@ -18,8 +18,9 @@ from farebox.events.read import read_event
 from farebox.events.refusal import EventCode, Rejection
 from farebox.flows.explain_event import fate_of
 from farebox.flows.load_book import meter_versions
-from farebox.flows.place_reading import Fate, ReadingAt, ReadingPlace, place_reading
+from farebox.flows.place_reading import Fate, ReadingPlace, place_reading
 from farebox.flows.rate_periods import Terms, read_terms
+from farebox.flows.reading_at import ReadingAt
 from farebox.metering.kind import MeterVersion
 from farebox.metering.reading import ReadingRefusal, compile_meter, meter_dimensions
 from farebox.postgres import catalog, explain
@@ -127,7 +128,7 @@ def _read(
     found = compile_meter(meter).read(event.data, event.type, event.source, event.subject)
     if isinstance(found, ReadingRefusal):
         return MeterCheck(meter=meter.key, version=version.version, fate=None, refusal=found)
-    names = meter_dimensions(meter)
+    names, named = meter_dimensions(meter), event.extensions.get("fareboxdraw")
     places = tuple(
         place_reading(
             connection,
@@ -141,6 +142,7 @@ def _read(
                 customer=one.customer,
                 time=admitted.time,
                 sequence=None,
+                draw=named if isinstance(named, str) else None,
             ),
         )
         for one in found

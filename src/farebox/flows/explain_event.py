@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
@@ -12,8 +13,9 @@ from farebox.catalog.meter import Meter
 from farebox.events.admit import event_key
 from farebox.flows.explain_line import named, walk
 from farebox.flows.load_book import meter_versions
-from farebox.flows.place_reading import Fate, ReadingAt, ReadingPlace, place_reading
+from farebox.flows.place_reading import Fate, ReadingPlace, place_reading
 from farebox.flows.rate_periods import read_terms
+from farebox.flows.reading_at import ReadingAt
 from farebox.metering.series import Keeping, keeping_of
 from farebox.postgres import catalog, explain
 from farebox.postgres.catalog import Kind
@@ -22,6 +24,10 @@ from farebox.postgres.session import Pool, transaction
 
 PROBES = 16
 _FIRST_STEP, _LAST_STEP = timedelta(minutes=1), timedelta(days=28)
+
+
+class _Extensions(Struct, frozen=True):
+    fareboxdraw: str | int | bool | None = None
 
 
 class MeterFate(Struct, frozen=True):
@@ -114,8 +120,15 @@ def _reading(
         customer=of.customer_key,
         time=row.time,
         sequence=row.sequence,
+        received_at=row.received_at,
         voided=row.voided,
+        draw=_draw_of(row),
     )
+
+
+def _draw_of(row: EventRow) -> str | None:
+    named = msgspec.json.decode(row.payload, type=_Extensions).fareboxdraw
+    return named if isinstance(named, str) else None
 
 
 class EventQuestion(Struct, frozen=True, kw_only=True):

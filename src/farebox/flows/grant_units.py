@@ -7,11 +7,13 @@ from uuid import UUID
 from psycopg import Connection
 
 from farebox.flows.change_pool import change_pools
+from farebox.flows.tell_pools import tell_paid_ahead
 from farebox.ledger.administer import (
     NewGrant,
     NewRecurrence,
     add_grant,
     add_recurrence,
+    digest_of,
     end_recurrence,
     expire_grant,
     fail_grant,
@@ -19,9 +21,12 @@ from farebox.ledger.administer import (
     void_grant,
 )
 from farebox.ledger.book import Book
-from farebox.ledger.grant import Grant, Recurrence
+from farebox.ledger.decide import prepare
+from farebox.ledger.grant import Grant, GrantStatus, Recurrence
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.book import find_grants, grant_by_key
+from farebox.postgres.notice import Notice, add_notices
+from farebox.postgres.transfer import operation
 
 Change = Callable[[Book, int, datetime], Grant | Refusal]
 CHANGES: dict[str, Change] = {
@@ -41,19 +46,22 @@ def grant_units(
         if asked.key is not None:
             found = grant_by_key(connection, organization_id, pool_id, asked.key)
             if found is not None:
-                return _same(found, asked)
+                first = operation(connection, organization_id, pool_id, found.number)[0]
+                return _again(books[0], found, first.digest, asked, now)
         return add_grant(books[0], asked, now)
 
     return change_pools(connection, organization_id, [pool_id], change)
 
 
-def _same(found: Grant, asked: NewGrant) -> Grant | Refusal:
-    fields = ("amount", "basis", "priority", "expires_at", "cost", "on_invoice")
-    same = all(getattr(found, field) == getattr(asked, field) for field in fields)
-    if same and asked.effective_at in (None, found.effective_at):
-        return found
-    detail = f"the pool has a grant {asked.key!r} that is not this one"
-    return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+def _again(
+    book: Book, found: Grant, digest: UUID | None, asked: NewGrant, now: datetime
+) -> Grant | Refusal:
+    """Return a grant that has the key of what is asked, if it is what was asked then."""
+    if digest is None or digest.hex != digest_of(asked):
+        detail = f"the pool has a grant {asked.key!r} that is not this one"
+        return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+    prepare(book, now)  # it may have expired since; where the clock went back it is left as it was
+    return found if found.status is GrantStatus.CLOSED else book.grant_of(found.number)
 
 
 def change_grant(
@@ -65,14 +73,20 @@ def change_grant(
     now: datetime,
 ) -> Grant | Refusal:
     """Pay, fail, void or expire a grant; it is returned as it stands then."""
+    told: list[Notice] = []
 
     def change(books: Sequence[Book]) -> Grant | Refusal:
         found = find_grants(connection, organization_id, pool_id, [number])
         if not found:
             return Refusal(RefusalCode.GRANT_UNKNOWN, "there is no such grant in this pool")
-        return CHANGES[verb](books[0], number, now)
+        done = CHANGES[verb](books[0], number, now)
+        if verb == "pay" and isinstance(done, Grant) and done.status is GrantStatus.SCHEDULED:
+            told.append(tell_paid_ahead(pool_id, books[0], done))
+        return done
 
-    return change_pools(connection, organization_id, [pool_id], change)
+    done = change_pools(connection, organization_id, [pool_id], change)
+    add_notices(connection, organization_id, told)
+    return done
 
 
 def recur(

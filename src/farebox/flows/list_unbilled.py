@@ -1,14 +1,15 @@
 """Usage that reaches no invoice line: by its reason, with what would help.
 
-It is looked for in four stages, each a page at a time: event types that no meter reads, users who
-are nobody's, customers outside of any subscription or charge, and subscriptions whose prices leave
-usage out. Whoever goes through all pages has seen all of it.
+It is looked for in stages, each a page at a time: event types that no meter reads, users who are
+nobody's, customers outside of any subscription or charge, subscriptions whose prices leave usage
+out, and pools that gave units which nobody pays for. Whoever goes through all pages has seen all
+of it. Usage that burned a prepaid pool is paid for by the pool; what should have burned one and had
+no rate is a list of its own (`burn.unburned`).
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
 from uuid import UUID
 
@@ -17,12 +18,16 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
 
+from farebox.flows.burn_targets import burn_targets, serving_pools
 from farebox.flows.due_periods import cycle_of, due_at
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.read_usage import read_quantities
+from farebox.flows.unbilled import Unbilled, UnbilledReason
 from farebox.invoicing.assemble import InvoiceKind
-from farebox.metering.quantity import Target
+from farebox.metering.quantity import Grouping, Quantity, Target, from_totals
 from farebox.period.cycle import index_at, periods_between
+from farebox.period.instant import END
+from farebox.period.span import Span, without
 from farebox.postgres import customer, invoice, unbilled
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.session import Pool, transaction
@@ -33,55 +38,6 @@ from farebox.rating.charge import UnpricedUsage
 PAGE = 200
 
 
-class UnbilledReason(StrEnum):
-    """Why usage reaches no invoice line, in order of precedence."""
-
-    NO_METER = "no_meter"
-    NO_CUSTOMER = "no_customer"
-    NO_SUBSCRIPTION = "no_subscription"
-    NO_CHARGE = "no_charge"
-    NO_RATE = "no_rate"
-    NO_CELL = "no_cell"
-    NO_VALUES = "no_values"
-
-
-HELP: Mapping[UnbilledReason, str] = {
-    UnbilledReason.NO_METER: "create a meter for this event type and backfill it",
-    UnbilledReason.NO_CUSTOMER: "create the customer, or map the subject to one from that time",
-    UnbilledReason.NO_SUBSCRIPTION: "subscribe the customer to a plan from that time",
-    UnbilledReason.NO_CHARGE: "add a charge for this meter to the plan, in a new version",
-    UnbilledReason.NO_RATE: "add a rate for this meter to a rate card, effective from that time",
-    UnbilledReason.NO_CELL: "add a cell or a default to the price, or an alias of a known value",
-    UnbilledReason.NO_VALUES: "set per_event on the meter and backfill it",
-}
-
-
-class Unbilled(Struct, frozen=True, kw_only=True):
-    """Usage in [start, end) that reaches no line; what does not apply is None.
-
-    quantity: in the meter's unit; none where the aggregation has none, and for NO_METER.
-    """
-
-    reason: UnbilledReason
-    start: datetime
-    end: datetime
-    events: int
-    quantity: Decimal | None = None
-    event_type: str | None = None
-    meter: str | None = None
-    subject: str | None = None
-    customer: str | None = None
-    subscription: str | None = None
-    charge: str | None = None
-    invoice_id: UUID | None = None
-    dimensions: Mapping[str, str] = {}
-
-    @property
-    def help(self) -> str:
-        """What would bring it onto an invoice."""
-        return HELP[self.reason]
-
-
 class Stage(StrEnum):
     """The stages, in the order in which they are gone through."""
 
@@ -90,6 +46,7 @@ class Stage(StrEnum):
     NAMED = "named"
     CUSTOMERS = "customers"
     SUBSCRIPTIONS = "subscriptions"
+    POOLS = "pools"
 
 
 class UnbilledPlace(Struct, frozen=True):
@@ -134,6 +91,8 @@ def list_unbilled(
                 items, after = look.customers(place.after or "")
             case Stage.SUBSCRIPTIONS:
                 items, after = look.subscriptions(place.after or "")
+            case Stage.POOLS:
+                items, after = look.pools(place.after or "")
     return UnbilledPage(tuple(items), _following(place.stage, after))
 
 
@@ -229,28 +188,64 @@ class _Look:
             for key in keys
             for gap in self._gaps([_span(row) for row in subscribed[key]])
         ]
-        items = self._usage(outside, Range())
+        burning = self._burning(keys)
+        items = []
         for meter in self._terms.meters:
-            items += self._uncharged(meter, keys, subscribed)
+            uncharged = self._uncharged(meter, keys, subscribed)
+            items += self._apart(UnbilledReason.NO_SUBSCRIPTION, meter, outside, burning)
+            items += self._apart(UnbilledReason.NO_CHARGE, meter, uncharged, burning)
         items.sort(key=lambda one: (one.customer or "", one.meter or "", one.start))
         return items, _last(keys)
 
     def _uncharged(
         self, meter: str, keys: Sequence[str], subscribed: Mapping[str, Sequence[SubscribedSpan]]
-    ) -> list[Unbilled]:
-        """Look for usage of one meter under subscriptions that do not charge it."""
+    ) -> list[tuple[str, Span]]:
+        """Return when customers were under subscriptions that do not charge a meter."""
         spans = []
         for key in keys:
             rows = subscribed[key]
             charged = [_span(row) for row in rows if self._charges(row, meter)]
             for gap in self._gaps(charged):
                 spans += [(key, part) for part in _within(gap, [_span(row) for row in rows])]
-        found = self._usage(spans, Range(), [meter])
-        return [replace(one, reason=UnbilledReason.NO_CHARGE) for one in found]
+        return spans
 
     def _charges(self, row: SubscribedSpan, meter: str) -> bool:
         plan = self._terms.plans[row.plan_key, row.plan_version]
         return any(charge.meter == meter for charge in plan.charges)
+
+    def _burning(self, keys: Sequence[str]) -> Mapping[tuple[str, str], Sequence[Span]]:
+        """Return by customer and meter when its use burns a pool."""
+        spans: dict[tuple[str, str], list[Span]] = defaultdict(list)
+        serving = serving_pools(self._connection, self._organization_id, keys)
+        for key, meter, _, since, until in burn_targets(serving, self._terms.cards):
+            spans[key, meter].append((since, until))
+        return spans
+
+    def _apart(
+        self,
+        reason: UnbilledReason,
+        meter: str,
+        spans: Sequence[tuple[str, Span]],
+        burning: Mapping[tuple[str, str], Sequence[Span]],
+    ) -> list[Unbilled]:
+        """Return what was used of a meter in the spans and has burned no pool so far."""
+        free, burned = [], []
+        for key, span in spans:
+            parts = without(*span, burning.get((key, meter), ()))
+            free += [(key, part) for part in parts]
+            burned += [(key, part) for part in without(*span, parts)]
+        found = self._usage(free, Range(), [meter]) + self._waiting(meter, burned)
+        return [replace(one, reason=reason) for one in found]
+
+    def _waiting(self, meter: str, spans: Sequence[tuple[str, Span]]) -> list[Unbilled]:
+        """Return what will burn a pool, but for which no units have moved yet."""
+        targets = [Target(key, meter, start, end) for key, (start, end) in spans]
+        if not targets:
+            return []
+        history = self._terms.meters[meter]
+        rows = unbilled.waiting_totals(self._connection, self._organization_id, meter, targets)
+        quantities = from_totals(history.current, Grouping(history.versions, ()), rows)
+        return _listed(meter, targets, quantities)
 
     def subscriptions(self, after: str) -> tuple[list[Unbilled], str | None]:
         """Look for usage that no rate or cell prices, in final invoices and in open periods."""
@@ -319,12 +314,36 @@ class _Look:
         plan = self._terms.plans[row.plan_key, row.plan_version]
         return next((one.meter for one in plan.charges if one.key == charge_key), None)
 
-    def _gaps(self, covered: Sequence["Span"]) -> list["Span"]:
-        return gaps((self._start, self._end), covered)
+    def pools(self, after: str) -> tuple[list[Unbilled], str | None]:
+        """Look for units beyond the grants of pools that nobody pays for."""
+        keys = unbilled.pools_beyond(
+            self._connection, self._organization_id, after=after, limit=PAGE
+        )
+        found = unbilled.unpaid_beyond(
+            self._connection, self._organization_id, keys, self._start, self._end
+        )
+        items = [
+            Unbilled(
+                reason=UnbilledReason.NO_POOL_SUBSCRIPTION
+                if one.priced
+                else UnbilledReason.NO_OVERAGE_PRICE,
+                start=one.first_time,
+                end=one.last_time,
+                events=one.operations,
+                quantity=one.units,
+                pool=one.pool,
+                customer=one.customer,
+            )
+            for one in found
+        ]
+        return items, _last(keys)
+
+    def _gaps(self, covered: Sequence[Span]) -> list[Span]:
+        return without(self._start, self._end, covered)
 
     def _usage(
         self,
-        spans: Sequence[tuple[str, "Span"]],
+        spans: Sequence[tuple[str, Span]],
         cut: Range,
         meters: Sequence[str] | None = None,
     ) -> list[Unbilled]:
@@ -341,46 +360,35 @@ class _Look:
                 targets,
                 cut=cut,
             )
-            found += [
-                Unbilled(
-                    reason=UnbilledReason.NO_SUBSCRIPTION,
-                    start=targets[one.group.target].start,
-                    end=targets[one.group.target].end,
-                    events=one.events,
-                    quantity=one.quantity,
-                    meter=meter,
-                    customer=targets[one.group.target].customer_key,
-                )
-                for one in quantities
-                if one.events
-            ]
+            found += _listed(meter, targets, quantities)
         return found
 
 
-Span = tuple[datetime, datetime]
+def _listed(
+    meter: str, targets: Sequence[Target], quantities: Sequence[Quantity]
+) -> list[Unbilled]:
+    return [
+        Unbilled(
+            reason=UnbilledReason.NO_SUBSCRIPTION,
+            start=targets[one.group.target].start,
+            end=targets[one.group.target].end,
+            events=one.events,
+            quantity=one.quantity,
+            meter=meter,
+            customer=targets[one.group.target].customer_key,
+        )
+        for one in quantities
+        if one.events
+    ]
 
 
 def _span(row: SubscribedSpan) -> Span:
-    return row.starts_at, row.ends_at or datetime.max.replace(tzinfo=row.starts_at.tzinfo)
-
-
-def gaps(whole: Span, covered: Sequence[Span]) -> list[Span]:
-    """Return the parts of a span that none of the others covers, in order."""
-    found: list[Span] = []
-    at, end = whole
-    for start, stop in sorted(covered):
-        if at < min(start, end):
-            found.append((at, min(start, end)))
-        at = max(at, stop)
-    if at < end:
-        found.append((at, end))
-    return found
+    return row.starts_at, row.ends_at or END
 
 
 def _within(gap: Span, covered: Sequence[Span]) -> list[Span]:
     """Return the parts of a gap that one of the spans covers."""
-    outside = gaps(gap, covered)
-    return gaps(gap, outside)
+    return without(*gap, without(*gap, covered))
 
 
 def _last(keys: Sequence[str]) -> str | None:

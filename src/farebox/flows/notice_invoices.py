@@ -42,6 +42,6 @@ def _data(row: InvoiceRow) -> dict[str, object]:
         "period_start": row.period_start.astimezone(UTC),
         "period_end": row.period_end.astimezone(UTC),
         "currency": row.currency,
-        "total": row.total,
+        "total": f"{row.total:f}",  # with the digits of its currency
         "billing_run": None if run is None else encode_id(Prefix.BILLING_RUN, run),
     }

@@ -16,7 +16,9 @@ from farebox.catalog.plan import Charge
 from farebox.catalog.price import Dynamic, Matrix, Percentage, PerUnit, Price
 from farebox.catalog.resolve import resolve
 from farebox.flows.due_periods import cycle_of, due_at
+from farebox.flows.place_burn import PoolPlace, place_burn
 from farebox.flows.rate_periods import Terms, card_version, cards_of
+from farebox.flows.reading_at import ReadingAt
 from farebox.invoicing.assemble import InvoiceKind, InvoiceLineKind, LineDetail
 from farebox.period.cycle import Period, index_at
 from farebox.postgres import customer, explain, invoice
@@ -38,28 +40,15 @@ class Fate(StrEnum):
     NO_RATE = "no_rate"
     NO_CELL = "no_cell"
     NO_VALUES = "no_values"
+    UNBURNED = "unburned"
     LATE = "late"
+    BURNS_POOL = "burns_pool"
+    BURNED_POOL = "burned_pool"
     NOT_YET_BILLED = "not_yet_billed"
     BILLED = "billed"
 
 
 _UNPRICED = (Fate.NO_RATE, Fate.NO_CELL, Fate.NO_VALUES)
-
-
-class ReadingAt(Struct, frozen=True, kw_only=True):
-    """A reading with its dimensions by name; `customer` where the event itself named it.
-
-    sequence: its place in the stream; none for an event that is not in it.
-    """
-
-    meter: str
-    value: Decimal | str
-    dimensions: Mapping[str, str]
-    subject: str
-    customer: str
-    time: datetime
-    sequence: int | None
-    voided: bool = False
 
 
 class LinePlace(Struct, frozen=True, kw_only=True):
@@ -85,12 +74,16 @@ class LinePlace(Struct, frozen=True, kw_only=True):
 
 
 class ReadingPlace(Struct, frozen=True, kw_only=True):
-    """A reading, whose it is, and the lines it reaches: one for each charge of a subscription."""
+    """A reading, whose it is, and what it reaches.
+
+    lines: one for each charge of a subscription; none where a pool pays in their place (`burn`).
+    """
 
     fate: Fate
     reading: ReadingAt
     customer: str | None
     lines: tuple[LinePlace, ...] = ()
+    burn: PoolPlace | None = None
 
 
 def place_reading(
@@ -103,6 +96,25 @@ def place_reading(
         return ReadingPlace(fate=Fate.VOIDED, reading=reading, customer=key)
     if owner is None:
         return ReadingPlace(fate=Fate.NO_CUSTOMER, reading=reading, customer=None)
+    burn = place_burn(connection, organization_id, terms, owner.key, reading)
+    if burn is not None and burn.alone:
+        fate = Fate(burn.fate.value)
+        return ReadingPlace(fate=fate, reading=reading, customer=owner.key, burn=burn)
+    place = _charged(connection, organization_id, terms, reading, owner)
+    if burn is None:
+        return place
+    furthest = max(place.fate, Fate(burn.fate.value), key=list(Fate).index)
+    return replace(place, fate=furthest, burn=burn)
+
+
+def _charged(
+    connection: Connection,
+    organization_id: UUID,
+    terms: Terms,
+    reading: ReadingAt,
+    owner: Customer,
+) -> ReadingPlace:
+    """Follow a reading to the lines of the customer's subscriptions."""
     subscribed = [
         row
         for row in customer.subscriptions(connection, organization_id, customer_key=owner.key)

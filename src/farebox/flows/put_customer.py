@@ -14,6 +14,7 @@ from farebox.catalog.code import CatalogCode
 from farebox.catalog.customer import Customer
 from farebox.catalog.document import Document
 from farebox.catalog.problem import Problem
+from farebox.flows.burn_late import burn_late
 from farebox.flows.edit_draft import ANY, EditCode, tag_of
 from farebox.flows.load_catalog import (
     standing_catalog,
@@ -22,6 +23,7 @@ from farebox.flows.load_catalog import (
 )
 from farebox.period.instant import BEGINNING, END
 from farebox.postgres import customer as store
+from farebox.postgres.burn_late import Mapped
 from farebox.postgres.customer import SubjectRow
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import Pool, transaction
@@ -34,11 +36,12 @@ class SubjectCode(StrEnum):
 
 
 class PutCustomer(Struct, frozen=True):
-    """The customer as it stands, and whether anything changed."""
+    """The customer as it stands, and whether anything changed; mapped: usage that became its."""
 
     customer: Customer
     changed: bool
     created: bool = False
+    mapped: Sequence[Mapped] = ()
 
 
 def put_customer(
@@ -72,7 +75,12 @@ def put_customer(
             msgspec.structs.replace(one, pointer=one.pointer.removeprefix("/customers/0"))
             for one in check_document(Document(customers=(customer,)), known)
         ]
-        return problems or put_customer_in(connection, organization_id, customer, now, customer_id)
+        if problems:
+            return problems
+        put = put_customer_in(connection, organization_id, customer, now, customer_id)
+        if isinstance(put, PutCustomer):
+            burn_mapped(connection, organization_id, put.mapped, now)
+        return put
 
 
 def put_customer_in(
@@ -82,7 +90,10 @@ def put_customer_in(
     now: datetime,
     customer_id: UUID,
 ) -> PutCustomer | list[Problem]:
-    """As `put_customer`, in a transaction that holds the organization's lock and has checked."""
+    """As `put_customer`, in a transaction that holds the organization's lock and has checked.
+
+    What was `mapped` has not burned yet; the caller does `burn_mapped`, once for all customers.
+    """
     standing = standing_customers(connection, organization_id, [customer.key])
     taken, ending, beginning = _subjects(connection, organization_id, customer, now)
     if taken:
@@ -100,7 +111,18 @@ def put_customer_in(
         store.add_subject(connection, organization_id, row)
     after = standing_customers(connection, organization_id, [customer.key])[0]
     changed = not same or bool(ending) or bool(beginning)
-    return PutCustomer(after, changed, created=not standing)
+    mapped = [Mapped(row.subject, customer.key, row.valid_from, row.valid_to) for row in beginning]
+    if not standing:
+        mapped.append(Mapped("", customer.key, BEGINNING, END, named=True))
+    return PutCustomer(after, changed, created=not standing, mapped=mapped)
+
+
+def burn_mapped(
+    connection: Connection, organization_id: UUID, mapped: Sequence[Mapped], now: datetime
+) -> None:
+    """Let usage that was nobody's burn the pools of the customers that it became."""
+    burned = burn_late(connection, organization_id, mapped, now)
+    assert not burned, "what was nobody's has burned nothing"
 
 
 def _parent(connection: Connection, organization_id: UUID, customer: Customer) -> Problem | None:

@@ -77,7 +77,7 @@ def put_pool(
             )
             store.add_pool(connection, organization_id, pool_id, opened, definition)
             if definition.rate_card is not None:
-                burn.begin(connection, organization_id, pool_id, definition.rate_card, now)
+                _burn(connection, organization_id, pool_id, definition, now)
             return PutPool(pool_id, definition, changed=True, created=True)
         pool_id, before = found
         if before == definition:
@@ -91,14 +91,30 @@ def put_pool(
         if refusal is not None:
             return refusal
         store.put_definition(connection, organization_id, pool_id, definition)
-        if definition.rate_card != before.rate_card:
-            time = stated.book.pool.as_of
-            if definition.rate_card is None:
-                burn.end(connection, organization_id, pool_id, time)
-            else:
-                burn.begin(connection, organization_id, pool_id, definition.rate_card, time)
+        if _burns(definition) != _burns(before):
+            _burn(connection, organization_id, pool_id, definition, stated.book.pool.as_of)
         write_books(connection, organization_id, [stated])
         return PutPool(pool_id, definition, changed=True)
+
+
+def _burns(definition: PoolDefinition) -> tuple[str | None, bool]:
+    return definition.rate_card, definition.serves_children
+
+
+def _burn(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    definition: PoolDefinition,
+    now: datetime,
+) -> None:
+    """Let usage burn the pool as its definition says from now on, or no more."""
+    scope = connection, organization_id, pool_id
+    if definition.rate_card is None:
+        burn.end(*scope, now)
+    else:
+        children = definition.serves_children
+        burn.begin(*scope, definition.rate_card, now, serves_children=children)
 
 
 def _subscription(

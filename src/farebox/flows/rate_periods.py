@@ -83,7 +83,12 @@ def read_terms(connection: Connection, organization_id: UUID) -> Terms:
     for one in catalog.versions(connection, organization_id, Kind.RATE_CARD):
         card = msgspec.json.decode(one.definition, type=RateCard)
         cards[one.key].append(
-            CardVersion(version=one.version, effective_from=one.effective_from, card=card)
+            CardVersion(
+                version=one.version,
+                effective_from=one.effective_from,
+                card=card,
+                published_at=one.published_at,
+            )
         )
     partners = {
         one.key: msgspec.json.decode(one.definition, type=Partner)

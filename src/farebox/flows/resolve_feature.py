@@ -71,6 +71,19 @@ def _customer_of(
     return next((row.customer_key for row in rows if row.valid_from <= now < row.valid_to), None)
 
 
+def is_overridden(
+    connection: Connection,
+    organization_id: UUID,
+    feature: str,
+    customer: str | None,
+    subject: str | None,
+    now: datetime,
+) -> bool:
+    """Return whether an override stands before whatever plan this customer may take."""
+    key = customer or _customer_of(connection, organization_id, subject, now)
+    return key is not None and feature in store.overrides(connection, organization_id, key, now)
+
+
 class Offers(Struct, frozen=True):
     """What is sold of a feature: its top-ups, and every plan in its newest version."""
 
@@ -78,14 +91,8 @@ class Offers(Struct, frozen=True):
     plans: Sequence[Plan]
 
 
-def read_offers(pool: Pool, organization_id: UUID, feature_key: str) -> Offers | None:
-    """Return what is sold of a feature, none where there is no such feature."""
-    with transaction(pool, organization_id) as connection:
-        return offers_of(connection, organization_id, feature_key)
-
-
 def offers_of(connection: Connection, organization_id: UUID, feature_key: str) -> Offers | None:
-    """As `read_offers`, in a transaction."""
+    """Return what is sold of a feature, none where there is no such feature."""
     versions = catalog.versions(connection, organization_id, Kind.FEATURE, feature_key)
     if not versions:
         return None

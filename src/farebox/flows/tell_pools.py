@@ -1,9 +1,10 @@
 """What is told of every pool without a rule: read from its entries since it was last looked at."""
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +12,21 @@ import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
-from farebox.access.id import Prefix, encode_numbered
+from farebox.access.id import RANDOM_BYTES, Prefix, encode_numbered, uuidv7
 from farebox.alerts.judge import Verdict, walk
 from farebox.alerts.measure import Seen, percent_used, shown
-from farebox.flows.resolve_feature import covers, offers_of
+from farebox.catalog.cover import CoverKind
+from farebox.flows.resolve_feature import covers, is_overridden, offers_of
 from farebox.ledger.account import Account
+from farebox.ledger.book import Book
+from farebox.ledger.grant import Grant
+from farebox.ledger.pool import Counters
 from farebox.ledger.reason import Reason
+from farebox.money.rounding import exact_sum
 from farebox.notices.type import NoticeType
 from farebox.postgres import pool_span
 from farebox.postgres.entitlement import find_feature
+from farebox.postgres.notice import Notice
 from farebox.postgres.pool_span import GrantEntry, Span, Summary
 from farebox.postgres.pool_watch import PoolRow, WatchRow
 
@@ -97,15 +104,73 @@ def tell_pool(look: Look) -> tuple[list[Told], WatchRow]:
 
 def pool_data(look: Look) -> dict[str, object]:
     """Return what every notice of a pool says of it, as it stands now."""
-    row, percent = look.row, percent_used(look.seen)
+    row = look.row
+    return _pool_data(row.key, row.customer, row.unit, row.counters, look.seen)
+
+
+def _pool_data(
+    key: str, customer: str | None, unit: str, counters: Counters, seen: Seen
+) -> dict[str, object]:
+    percent = percent_used(seen)
     return {
-        "pool": row.key,
-        "customer": row.customer,
-        "unit": row.unit,
-        "available": row.available,
+        "pool": key,
+        "customer": customer,
+        "unit": unit,
+        "available": seen.available,
         "percent_used": None if percent is None else shown(percent),
-        "period_end": row.counters.period_end,
+        "period_end": counters.period_end,
     }
+
+
+def tell_paid_ahead(pool_id: UUID, book: Book, grant: Grant) -> Notice:
+    """Return what is told of a grant that was paid before it is in force.
+
+    No units move then, so there is no entry in which a look would see it: whoever changes the grant
+    writes this in the same transaction. A grant is paid once, and so its notice has one id.
+    """
+    pool, counters = book.pool, book.pool.counters
+    owed = -pool.balances[Account.OVERDRAFT]
+    seen = Seen(
+        now=pool.as_of,
+        available=pool.available,
+        used=counters.used,
+        beyond=exact_sum([counters.overage, counters.burst, owed]),
+    )
+    entry = GrantEntry(
+        sequence=pool.sequence,
+        time=pool.as_of,
+        reason=Reason.GRANT_PAID,
+        target=Account.PENDING,
+        units=grant.amount,
+        **{name: getattr(grant, name) for name in _OF_GRANT},
+    )
+    name = f"{NoticeType.GRANT_PAID} {pool_id} {grant.number}"
+    return Notice(
+        notice_id=uuidv7(
+            (pool.as_of - _EPOCH) // timedelta(milliseconds=1),
+            blake2b(name.encode(), digest_size=RANDOM_BYTES).digest(),
+        ),
+        type=NoticeType.GRANT_PAID,
+        time=pool.as_of,
+        customer=pool.customer,
+        data={
+            **_pool_data(pool.key, pool.customer, pool.unit, counters, seen),
+            **_grant_data(pool_id, pool.policy.currency, entry),
+        },
+    )
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_OF_GRANT = (
+    "number",
+    "key",
+    "amount",
+    "basis",
+    "cost",
+    "effective_at",
+    "expires_at",
+    "pay_by",
+)
 
 
 def _grants(look: Look) -> Iterator[Told]:
@@ -114,18 +179,20 @@ def _grants(look: Look) -> Iterator[Told]:
     for one in pool_span.grant_entries(look.connection, look.organization_id, look.span):
         kind = _HAPPENED.get((one.reason, one.target))
         if kind is not None:
-            yield Told(kind, one.time, {**pool_data(look), **_grant_data(look, one)})
+            grant = _grant_data(look.row.pool_id, look.row.currency, one)
+            yield Told(kind, one.time, {**pool_data(look), **grant})
 
 
-def _grant_data(look: Look, one: GrantEntry) -> dict[str, object]:
+def _grant_data(pool_id: UUID, currency: str | None, one: GrantEntry) -> dict[str, object]:
     return {
-        "grant": encode_numbered(Prefix.GRANT, look.row.pool_id, one.number),
+        "grant": encode_numbered(Prefix.GRANT, pool_id, one.number),
         "key": one.key,
         "units": one.units,
         "amount": one.amount,
         "basis": one.basis,
         "cost": one.cost,
-        "currency": look.row.currency,
+        "currency": currency,
+        "effective_at": one.effective_at,
         "expires_at": one.expires_at,
         "pay_by": one.pay_by,
         "by_itself": one.reason == Reason.TOPPED_UP,
@@ -202,4 +269,7 @@ def _would_cover(look: Look) -> dict[str, object]:
     used, available = look.row.counters.used, look.row.available
     wanted = max(available, (used + available) / 10) + 1
     found = [] if offers is None else covers(offers, wanted, available, used, look.row.currency)
+    customer, now = look.row.customer, look.seen.now
+    if is_overridden(look.connection, look.organization_id, feature, customer, None, now):
+        found = [one for one in found if one.kind is not CoverKind.PLAN]
     return {"feature": feature, "help": [msgspec.to_builtins(one) for one in found]}

@@ -17,6 +17,7 @@ from psycopg import Connection
 
 from farebox.access.id import Prefix, encode_numbered
 from farebox.catalog.meter import Alias
+from farebox.catalog.plain_json import encode
 from farebox.catalog.plan import RateCard
 from farebox.catalog.price import Price
 from farebox.catalog.resolve import CardVersion, in_force
@@ -124,7 +125,7 @@ def use_priced(
 
 
 def _command(wanted: Wanted, priced: _Priced) -> Command:
-    note = msgspec.json.encode(priced.parts).decode()
+    note = encode(priced.parts).decode()
     if wanted.settle is not None:
         return Settle(
             hold=wanted.settle,

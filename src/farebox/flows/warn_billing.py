@@ -12,7 +12,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from farebox.flows.list_unbilled import Stage, Unbilled, UnbilledReason, all_unbilled
+from farebox.flows.list_unbilled import Stage, all_unbilled
+from farebox.flows.unbilled import Unbilled, UnbilledReason
 from farebox.flows.watch_sources import source_warnings
 from farebox.money.rounding import exact_sum
 from farebox.period.instant import BEGINNING

@@ -10,6 +10,8 @@ from hashlib import blake2b
 from itertools import count
 from uuid import UUID
 
+import psycopg
+import structlog
 from msgspec.structs import replace
 from psycopg import Connection
 
@@ -31,6 +33,8 @@ POOLS_A_LOOK = 100
 ENTRIES_A_LOOK = 20_000
 LOOKS_MAX = 50
 """So many times one call goes on with pools that are far behind; the next call continues."""
+
+_log = structlog.get_logger()
 
 _BURNING = frozenset({AlertKind.BURN_RATE_ABOVE, AlertKind.RUNS_OUT_BEFORE})
 _REFUSING = frozenset({AlertKind.REFUSALS_ABOVE})
@@ -63,7 +67,7 @@ def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
             )
         for one in page:
             if one.due:
-                settle_pool(pool, organization_id, one.pool_id, now)
+                _settle(pool, organization_id, one.pool_id, now)
         _look_at(pool, organization_id, [one.pool_id for one in page], now, timed=True)
         if len(page) < POOLS_A_LOOK:
             return
@@ -77,10 +81,41 @@ def _look_at(
     for start in range(0, len(ordered), POOLS_A_LOOK):
         page = ordered[start : start + POOLS_A_LOOK]
         for _ in range(LOOKS_MAX):
-            with transaction(pool, organization_id) as connection:
-                page = _look(connection, organization_id, page, now, timed=timed)
+            page = _look_or_skip(pool, organization_id, page, now, timed=timed)
             if not page:
                 break
+
+
+def _look_or_skip(
+    pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime, *, timed: bool
+) -> list[UUID]:
+    """As `_look`, pool by pool where it fails, so that the others need not wait for one.
+
+    A pool that fails by itself is logged. Its mark stays where it was, so each look at all pools
+    takes it again.
+    """
+    try:
+        with transaction(pool, organization_id) as connection:
+            return _look(connection, organization_id, pool_ids, now, timed=timed)
+    except psycopg.OperationalError:
+        raise  # the database is out of reach, for every pool
+    except Exception as error:
+        if len(pool_ids) == 1:
+            _log.error("watch_failed", pool_id=str(pool_ids[0]), error=str(error))
+            return []
+    further: list[UUID] = []
+    for pool_id in pool_ids:
+        further += _look_or_skip(pool, organization_id, [pool_id], now, timed=timed)
+    return further
+
+
+def _settle(pool: Pool, organization_id: UUID, pool_id: UUID, now: datetime) -> None:
+    try:
+        settle_pool(pool, organization_id, pool_id, now)
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        _log.error("settle_failed", pool_id=str(pool_id), error=str(error))
 
 
 def _look(

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, cast
 
-import msgspec
 from litestar import Litestar, Request, Response, Router
 from litestar.di import Provide
 from litestar.enums import ScopeType
@@ -21,6 +20,7 @@ from litestar.types import (
 from litestar.types import Scope as AsgiScope
 from litestar.types.asgi_types import LifeSpanScope
 
+from farebox.catalog.plain_json import encode
 from farebox.http import (
     alert_rules,
     alerts,
@@ -68,6 +68,7 @@ from farebox.http.events import EventsEndpoint
 from farebox.http.failure import describe_failure
 from farebox.http.live_balance import LiveBalances
 from farebox.http.pages.routes import handlers as pages
+from farebox.http.plain_response import PlainResponse
 from farebox.http.problem import MEDIA_TYPE, problem_details, problem_response
 from farebox.http.security import SECURITY_HEADERS, add_security_headers
 from farebox.http.state import State
@@ -210,13 +211,14 @@ def _build(
         before_send=[add_security_headers],
         openapi_config=None,
         logging_config=None,
+        response_class=PlainResponse,
         request_max_body_size=_BODY_BYTES_MAX,
         **options,
     )
 
 
 async def _send_problem(send: Send, problem: Any, headers: Any) -> None:
-    body = msgspec.json.encode(problem)
+    body = encode(problem)
     named = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     start: Any = {
         "type": "http.response.start",

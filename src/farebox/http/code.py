@@ -94,6 +94,7 @@ _STATUS: Mapping[str, int] = {
     EditCode.NO_SUCH_DEFINITION: 404,
     MoveCode.NO_SUCH_SUBJECT: 404,
     MoveCode.PERIOD_FINAL: 409,
+    MoveCode.USAGE_BURNED: 409,
     BackfillCode.METER_VERSION_UNKNOWN: 404,
     BackfillCode.ALREADY_BACKFILLED: 409,
     BackfillCode.METER_VERSION_REPLACED: 409,

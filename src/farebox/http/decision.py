@@ -13,13 +13,13 @@ from msgspec import Struct
 from farebox.access.id import Prefix, encode_numbered
 from farebox.catalog.cover import Cover
 from farebox.catalog.number import NumberCode, number_of
-from farebox.flows.decide_pools import Outcome
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode, status_of
 from farebox.http.problem import ProblemDetails, Refused, problem_details, refused
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer, Command, Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.money.rounding import EXACT
 
 TEXT_MAX = 256
 _NOTE_MAX = 4096
@@ -166,7 +166,7 @@ def command_of(request: AuthorizeRequest, key: str | None) -> Command:
     )
     hold = request.hold
     mode = "" if hold is None else f"hold {hold.seconds}"
-    parts = (request.feature, subject, allotment, f"{amount.normalize()}", request.unit, mode, note)
+    parts = (request.feature, subject, allotment, _digits(amount), request.unit, mode, note)
     digest = None if key is None else digest_of(parts)
     if hold is None:
         return Draw(
@@ -197,7 +197,7 @@ def hold_command(verb: str, number: int, body: bytes, key: str | None) -> Comman
         if amount < 0:
             raise _invalid("what was used is not negative")
         key, note = _key(settle.key or key), note_text(settle.metadata)
-        digest = digest_of((verb, str(number), f"{amount.normalize()}", note))
+        digest = digest_of((verb, str(number), _digits(amount), note))
         return Settle(hold=number, amount=amount, key=key, digest=digest, note=note)
     if verb == "extend":
         extend = read_body(body, ExtendRequest)
@@ -205,7 +205,7 @@ def hold_command(verb: str, number: int, body: bytes, key: str | None) -> Comman
         if amount < 0:
             raise _invalid("what is held besides is not negative")
         key = _key(extend.key or key)
-        digest = digest_of((verb, str(number), f"{amount.normalize()}", str(extend.seconds)))
+        digest = digest_of((verb, str(number), _digits(amount), str(extend.seconds)))
         seconds = _seconds(extend.seconds)
         return Extend(hold=number, amount=amount, seconds=seconds, key=key, digest=digest)
     release = read_body(body, ReleaseRequest)
@@ -219,6 +219,11 @@ def amount_of(value: Decimal) -> Decimal:
     if isinstance(amount, NumberCode):
         raise _invalid("an amount is a finite number below 10^20 with at most 18 decimals")
     return amount
+
+
+def _digits(amount: Decimal) -> str:
+    """Return an amount as text, the same however it was written, with all of its digits."""
+    return f"{amount.normalize(EXACT)}"
 
 
 def _invalid(detail: str) -> Refused:
@@ -261,16 +266,6 @@ def digest_of(parts: tuple[str | None, ...]) -> str:
     """Return what tells this request from another under the same key."""
     text = "\x1f".join(["\x1e" if part is None else part for part in parts])
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def answer_of(
-    pool: str, pool_id: UUID | None, outcome: Outcome, covers: Sequence[Cover] = ()
-) -> Granted | DecisionProblem:
-    """Return an outcome as it goes over the wire."""
-    if isinstance(outcome, Answer):
-        assert pool_id is not None
-        return granted(pool, pool_id, outcome)
-    return decision_problem(pool, outcome, covers)
 
 
 def granted(pool: str, pool_id: UUID, answer: Answer) -> Granted:
@@ -326,6 +321,6 @@ def help_for(refusal: Refusal, covers: Sequence[Cover]) -> list[Help]:
     return found
 
 
-def refused_by(pool: str, refusal: Refusal) -> Refused:
+def refused_by(pool: str, refusal: Refusal, covers: Sequence[Cover] = ()) -> Refused:
     """Return the exception for what a pool refused."""
-    return Refused(decision_problem(pool, refusal))
+    return Refused(decision_problem(pool, refusal, covers))

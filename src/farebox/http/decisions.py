@@ -3,19 +3,17 @@
 It stands before the framework's router, as the intake of events does.
 """
 
-from collections.abc import Sequence
-from uuid import UUID
-
-import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope as KeyScope
 from farebox.catalog.cover import Cover
-from farebox.flows.decide_pools import Asked, Outcome
+from farebox.catalog.plain_json import encode
+from farebox.flows.decide_pools import Asked
 from farebox.http.authenticate import KeyMemory, Principal
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
+from farebox.http.cover_memory import Use
 from farebox.http.decision import (
     AuthorizeRequest,
     BatchDecisions,
@@ -23,9 +21,9 @@ from farebox.http.decision import (
     Decision,
     DecisionProblem,
     Granted,
-    answer_of,
     command_of,
     decision_problem,
+    granted,
     hold_command,
     read_request,
 )
@@ -33,6 +31,7 @@ from farebox.http.pool_finder import PoolFinder, Target
 from farebox.http.problem import MEDIA_TYPE, ProblemDetails, Refused, refused
 from farebox.http.receive import JSON, Headers, principal_of, receive_body, send_content
 from farebox.http.state import State
+from farebox.ledger.command import Answer, Extend
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.pool import PoolKey
 
@@ -40,17 +39,6 @@ AUTHORIZE = "/v1/authorize"
 BATCH = "/v1/authorize/batch"
 HOLDS = "/v1/holds/"
 BATCH_MAX = 500
-_COVERED = frozenset(
-    {
-        RefusalCode.FEATURE_NOT_ENTITLED,
-        RefusalCode.INSUFFICIENT_BALANCE,
-        RefusalCode.OVERAGE_LIMIT_EXCEEDED,
-        RefusalCode.SPEND_CAP_EXCEEDED,
-        RefusalCode.POOL_CLOSED,
-    }
-)
-"""Refusals that a top-up or another plan would help against."""
-_ENCODER = msgspec.json.Encoder()
 _PROBLEM = (b"content-type", MEDIA_TYPE.encode())
 
 Sent = tuple[int, tuple[bytes, bytes], bytes]
@@ -87,14 +75,14 @@ class DecisionsEndpoint:
         command = command_of(request, key)
         target = await self._finder.target(principal, request)
         if isinstance(target, Refusal):
-            return await self._refused(principal, request, request.pool or "", None, target)
+            return _sent(await self._refused(principal, request, None, target))
         if target.pool is None:
-            return 200, JSON, _ENCODER.encode(self._simply_on(target, request))
+            return _sent(self._simply_on(target, request))
         decider = self._farebox.intake.decider(principal.organization_id)
         outcome = (await decider.decide((Asked(target.pool.pool_id, command),)))[0]
         if isinstance(outcome, Refusal):
-            return await self._refused(principal, request, target.name, target.pool, outcome)
-        return _one(target.name, target.pool.pool_id, outcome)
+            return _sent(await self._refused(principal, request, target.pool, outcome))
+        return _sent(granted(target.name, target.pool.pool_id, outcome))
 
     def _simply_on(self, target: Target, request: AuthorizeRequest) -> Granted:
         """Say yes to a feature that is not counted: nothing moves."""
@@ -113,16 +101,20 @@ class DecisionsEndpoint:
         self,
         principal: Principal,
         request: AuthorizeRequest,
-        name: str,
         pool: PoolKey | None,
         refusal: Refusal,
-    ) -> Sent:
-        feature = request.feature if pool is None else pool.feature
+    ) -> DecisionProblem:
+        use = Use(
+            feature=request.feature if pool is None else pool.feature,
+            customer=request.customer or principal.customer_key if pool is None else pool.customer,
+            subject=request.subject,
+            allotment=request.allotment,
+            amount=request.amount,
+        )
         pool_id = None if pool is None else pool.pool_id
-        found: list[Cover] = []
-        if refusal.code in _COVERED:
-            found = await self._finder.covers(principal, feature, request.amount, pool_id)
-        return _one(name, pool_id, refusal, found)
+        found = await self._finder.covers(principal, refusal, use, pool_id)
+        name = request.pool or "" if pool is None else pool.key
+        return decision_problem(name, refusal, found)
 
     async def _batch(self, principal: Principal, body: bytes) -> Sent:
         requests = read_body(body, BatchRequest).requests
@@ -131,7 +123,7 @@ class DecisionsEndpoint:
             raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/requests")
         answers: list[Granted | DecisionProblem | None] = [None] * len(requests)
         asked: list[Asked] = []
-        places: list[tuple[int, Target]] = []
+        places: list[tuple[int, PoolKey]] = []
         for place, request in enumerate(requests):
             try:
                 command = command_of(request, None)
@@ -140,23 +132,27 @@ class DecisionsEndpoint:
                 answers[place] = _as_decision(request.pool or "", error.problem)
                 continue
             if isinstance(target, Refusal):
-                answers[place] = decision_problem(request.pool or "", target)
+                answers[place] = await self._refused(principal, request, None, target)
             elif target.pool is None:
                 answers[place] = self._simply_on(target, request)
             else:
                 asked.append(Asked(target.pool.pool_id, command))
-                places.append((place, target))
+                places.append((place, target.pool))
         decider = self._farebox.intake.decider(principal.organization_id)
         outcomes = await decider.decide(asked) if asked else []
-        for (place, target), one, outcome in zip(places, asked, outcomes, strict=True):
-            answers[place] = answer_of(target.name, one.pool_id, outcome)
-        granted = sum(isinstance(one, Granted) for one in answers)
+        for (place, pool), outcome in zip(places, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                request = requests[place]
+                answers[place] = await self._refused(principal, request, pool, outcome)
+            else:
+                answers[place] = granted(pool.key, pool.pool_id, outcome)
+        yes = sum(isinstance(one, Granted) for one in answers)
         shown = [
             Decision(one, None) if isinstance(one, Granted) else Decision(None, one)
             for one in answers
         ]
-        decisions = BatchDecisions(granted, len(answers) - granted, shown)
-        return 200, JSON, _ENCODER.encode(decisions)
+        decisions = BatchDecisions(yes, len(answers) - yes, shown)
+        return 200, JSON, encode(decisions)
 
     async def _hold(self, principal: Principal, path: str, body: bytes, key: str | None) -> Sent:
         wire, _, verb = path.removeprefix(HOLDS).partition("/")
@@ -167,10 +163,30 @@ class DecisionsEndpoint:
         command = hold_command(verb, number, body, key)
         pool = await self._finder.pool(principal, pool_id)
         if isinstance(pool, Refusal):
-            return _one("", None, Refusal(RefusalCode.HOLD_UNKNOWN, "there is no hold of this id"))
+            unknown = Refusal(RefusalCode.HOLD_UNKNOWN, "there is no hold of this id")
+            return _sent(decision_problem("", unknown))
         decider = self._farebox.intake.decider(principal.organization_id)
         outcome = (await decider.decide((Asked(pool_id, command),)))[0]
-        return _one(pool.key, pool_id, outcome)
+        if isinstance(outcome, Answer):
+            return _sent(granted(pool.key, pool_id, outcome))
+        covers: list[Cover] = []
+        if isinstance(command, Extend):  # of what is done to a hold this alone may want more units
+            covers = await self._covers_of_hold(principal, pool, command, outcome)
+        return _sent(decision_problem(pool.key, outcome, covers))
+
+    async def _covers_of_hold(
+        self, principal: Principal, pool: PoolKey, command: Extend, refusal: Refusal
+    ) -> list[Cover]:
+        book = self._farebox.intake.decider(principal.organization_id).book(pool.pool_id)
+        hold = None if book is None else book.find_hold(command.hold)
+        use = Use(
+            feature=pool.feature,
+            customer=pool.customer,
+            subject=None if hold is None else hold.subject,
+            allotment=None if hold is None else hold.allotment,
+            amount=command.amount,
+        )
+        return await self._finder.covers(principal, refusal, use, pool.pool_id)
 
 
 _VERBS = frozenset({"settle", "extend", "release"})
@@ -191,8 +207,8 @@ def _as_decision(pool: str, problem: ProblemDetails) -> DecisionProblem:
     return DecisionProblem(**values, pool=pool)
 
 
-def _one(pool: str, pool_id: UUID | None, outcome: Outcome, found: Sequence[Cover] = ()) -> Sent:
-    answer = answer_of(pool, pool_id, outcome, found)
+def _sent(answer: Granted | DecisionProblem) -> Sent:
+    content = encode(answer)
     if isinstance(answer, Granted):
-        return 200, JSON, _ENCODER.encode(answer)
-    return answer.status, _PROBLEM, _ENCODER.encode(answer)
+        return 200, JSON, content
+    return answer.status, _PROBLEM, content

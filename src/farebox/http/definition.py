@@ -11,6 +11,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.access.key import Scope
+from farebox.catalog.plain_json import encode
 from farebox.events.event import Json
 from farebox.flows.answer_once import Reply
 from farebox.flows.edit_draft import (
@@ -25,7 +26,7 @@ from farebox.flows.publish import key_of
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_as, read_body, read_json
 from farebox.http.code import HttpCode
-from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
+from farebox.http.idempotency import IdempotencyKey, change_once
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, after_key, page_of
 from farebox.http.problem import refused, refused_for
@@ -144,7 +145,7 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
         if isinstance(edited, list):
             raise refused_for(edited)
         answer = _edit_answer(edited.standing, edited.changed)
-        return tagged(answer, edited.standing.tag)
+        return tagged(answer, edited.standing.tag, as_written=True)
 
     @post(
         "/{key:str}/publish",
@@ -182,7 +183,8 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
             )
             if isinstance(edited, list):
                 raise refused_for(edited)
-            return reply_with(_edit_answer(edited.standing, edited.changed))
+            answer = _edit_answer(edited.standing, edited.changed)
+            return Reply(200, msgspec.json.encode(answer))
 
         place = f"POST /v1/{section}/{key}/publish"
         return change_once(farebox, principal, idempotency_key, place, body, act)
@@ -239,7 +241,8 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
         versions = [
             VersionSummary(one.version, _since(one), one.published_at) for one in standing.versions
         ]
-        return tagged(DefinitionView(key, standing.draft, current, versions), standing.tag)
+        view = DefinitionView(key, standing.draft, current, versions)
+        return tagged(view, standing.tag, as_written=True)
 
     @get(
         "/{key:str}/versions/{version:int}",
@@ -263,7 +266,9 @@ def definition_router(kind: Kind, examples: Mapping[str, Sequence[Example]]) -> 
         return _version(found[version - 1])
 
     handlers = [put_one, publish_one, list_all, get_one, get_version]
-    return Router(f"/v1/{section}", route_handlers=handlers, tags=[nouns.capitalize()])
+    # A definition is answered as it was written.
+    tags = [nouns.capitalize()]
+    return Router(f"/v1/{section}", route_handlers=handlers, tags=tags, response_class=Response)
 
 
 def untag(if_match: str | None) -> str | None:
@@ -271,11 +276,13 @@ def untag(if_match: str | None) -> str | None:
     return None if if_match is None else if_match.strip().removeprefix("W/").strip('"')
 
 
-def tagged(value: Struct, tag: str | None, status: int = 200) -> Response[bytes]:
-    """Return a value as JSON with its ETag."""
+def tagged(
+    value: Struct, tag: str | None, status: int = 200, *, as_written: bool = False
+) -> Response[bytes]:
+    """Return a value as JSON with its ETag; `as_written`: its numbers keep their digits."""
     headers = {} if tag is None else {"ETag": f'"{tag}"'}
     return Response(
-        content=msgspec.json.encode(value),
+        content=msgspec.json.encode(value) if as_written else encode(value),
         status_code=status,
         media_type="application/json",
         headers=headers,

@@ -10,10 +10,11 @@ from litestar import Router, get
 from litestar.params import QueryParameter
 from msgspec import Struct
 
-from farebox.access.id import Prefix, encode_id
+from farebox.access.id import Prefix, encode_id, encode_numbered
 from farebox.access.key import Scope
 from farebox.catalog.price import Price
 from farebox.flows.explain_event import EventQuestion, explain_event, list_events
+from farebox.flows.place_burn import PoolPlace
 from farebox.flows.place_reading import Fate, LinePlace, ReadingPlace
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.code import HttpCode
@@ -69,8 +70,22 @@ class LinePlaceView(Struct, frozen=True, kw_only=True):
     currency: str
 
 
+class PoolPlaceView(Struct, frozen=True, kw_only=True):
+    """The pool that a reading burns.
+
+    units: what the reading takes by itself; null where that is not known. rate_card: the version
+    that says so. draw: the operation in the ledger. reason: why it burned nothing.
+    """
+
+    pool: str
+    units: Decimal | None
+    rate_card: RateCardVersion | None
+    draw: str | None
+    reason: str | None
+
+
 class ReadingPlaceView(Struct, frozen=True, kw_only=True):
-    """What a meter read, whose it is, and the lines it reaches."""
+    """What a meter read, whose it is, and the lines it reaches, or the pool that it burns."""
 
     fate: Fate
     value: str
@@ -78,6 +93,7 @@ class ReadingPlaceView(Struct, frozen=True, kw_only=True):
     subject: str
     customer: str | None
     lines: list[LinePlaceView]
+    burn: PoolPlaceView | None
 
 
 class MeterFateView(Struct, frozen=True, kw_only=True):
@@ -160,7 +176,7 @@ def list_all(
         examples=[Example(path="/v1/events/explain?source=gateway-1&id=nothing", status=404)],
         description=(
             "Its readings by meter, the customer at that time, the price and the invoice line, or"
-            " why there is none: the `fate` names it."
+            " why there is none: the `fate` names it. What burns a pool has `burn` and no lines."
         ),
     ),
 )
@@ -208,6 +224,18 @@ def reading_view(place: ReadingPlace) -> ReadingPlaceView:
         subject=place.reading.subject,
         customer=place.customer,
         lines=[_line(line) for line in place.lines],
+        burn=None if place.burn is None else _burn(place.burn),
+    )
+
+
+def _burn(burn: PoolPlace) -> PoolPlaceView:
+    draw = None if burn.draw is None else encode_numbered(Prefix.DRAW, burn.pool_id, burn.draw)
+    return PoolPlaceView(
+        pool=burn.pool,
+        units=burn.units,
+        rate_card=burn.rate_card,
+        draw=draw,
+        reason=burn.reason,
     )
 
 

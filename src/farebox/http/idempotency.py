@@ -4,10 +4,10 @@ import re
 from hashlib import sha256
 from typing import Annotated, Any
 
-import msgspec
 from litestar import Response
 from litestar.params import HeaderParameter
 
+from farebox.catalog.plain_json import encode
 from farebox.flows.answer_once import Act, IdempotencyCode, Reply, answer_once, recall, remember
 from farebox.http.authenticate import Principal
 from farebox.http.code import HttpCode
@@ -79,8 +79,8 @@ def keep_answer(
 
 def reply_with(value: Any, status: int = 200, *, remembered: Any = None) -> Reply:
     """Return a value as an answer; `remembered` is kept in its place where it holds a secret."""
-    kept = None if remembered is None else msgspec.json.encode(remembered)
-    return Reply(status, msgspec.json.encode(value), kept)
+    kept = None if remembered is None else encode(remembered)
+    return Reply(status, encode(value), kept)
 
 
 def checked_key(key: str | None) -> str | None:

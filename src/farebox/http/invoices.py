@@ -8,7 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar import Router, get
+from litestar import Response, Router, get
 from litestar.params import QueryParameter
 from msgspec import Struct
 
@@ -373,5 +373,13 @@ def _not_found() -> Refused:
     return refused(HttpCode.NOT_FOUND, "there is no such invoice or line")
 
 
-routes = Router("/v1/invoices", route_handlers=[list_all, get_one, explain], tags=["Invoices"])
-upcoming_routes = Router("/v1/subscriptions", route_handlers=[upcoming], tags=["Subscriptions"])
+# Money keeps the digits of its currency.
+routes = Router(
+    "/v1/invoices",
+    route_handlers=[list_all, get_one, explain],
+    tags=["Invoices"],
+    response_class=Response,
+)
+upcoming_routes = Router(
+    "/v1/subscriptions", route_handlers=[upcoming], tags=["Subscriptions"], response_class=Response
+)

@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from farebox.catalog.plain_json import encode
 from farebox.flows.read_pool import books_now
 from farebox.http.pool_capacity import capacity_of
 from farebox.http.pool_view import PeriodView
@@ -32,7 +33,6 @@ _BEGIN = b"retry: 2000\n\n"
 _BEAT = b": still here\n\n"
 
 _log = structlog.get_logger()
-_JSON = msgspec.json.Encoder()
 
 
 class OwedView(Struct, frozen=True, kw_only=True):
@@ -79,7 +79,7 @@ class _Watched:
         if before is not None and balance == msgspec.structs.replace(before, as_of=balance.as_of):
             return
         self.balance = balance
-        text = _JSON.encode(balance)
+        text = encode(balance)
         self.event = b"event: balance\nid: %d\ndata: %b\n\n" % (balance.version, text)
         self.wake()
 

@@ -1,16 +1,18 @@
 """Which pool a request for a decision means: named, or through a feature; briefly remembered."""
 
-from datetime import datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from uuid import UUID
 
+import psycopg
+import structlog
 from litestar.concurrency import sync_to_thread
 from msgspec import Struct
 
 from farebox.catalog.cover import Cover
-from farebox.flows.resolve_feature import Offers, Resolved, covers, read_offers, resolve_feature
+from farebox.flows.resolve_feature import Resolved, resolve_feature
 from farebox.http.authenticate import Principal
 from farebox.http.code import HttpCode
+from farebox.http.cover_memory import REMEMBERED_MAX, Use, covers_of, is_fresh, is_helped
 from farebox.http.decision import AuthorizeRequest
 from farebox.http.problem import refused
 from farebox.http.state import State
@@ -18,9 +20,7 @@ from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.pool import PoolKey, find_pool
 from farebox.postgres.session import transaction
 
-REMEMBERED_SECONDS = 5
-"""So long an entitlement that was changed may still be decided on as it was."""
-_REMEMBERED_MAX = 100_000
+_log = structlog.get_logger()
 
 
 class Target(Struct, frozen=True):
@@ -37,7 +37,6 @@ class PoolFinder:
         self._farebox = farebox
         self._pools: dict[tuple[UUID, str | UUID], PoolKey] = {}
         self._features: dict[tuple[object, ...], tuple[datetime, Resolved | Refusal]] = {}
-        self._offers: dict[tuple[UUID, str], tuple[datetime, Offers | None]] = {}
 
     async def target(self, principal: Principal, request: AuthorizeRequest) -> Target | Refusal:
         """Return what a request asks; raises Refused where it names neither pool nor feature."""
@@ -66,7 +65,7 @@ class PoolFinder:
         if found is None:
             found = await sync_to_thread(self._find, organization_id, name)
             if found is not None:
-                if len(self._pools) > _REMEMBERED_MAX:
+                if len(self._pools) > REMEMBERED_MAX:
                     self._pools.clear()
                 self._pools[organization_id, name] = found
         if found is None or principal.customer_key not in (None, found.customer):
@@ -74,29 +73,29 @@ class PoolFinder:
         return found
 
     async def covers(
-        self,
-        principal: Principal,
-        feature: str | None,
-        wanted: Decimal,
-        pool_id: UUID | None,
+        self, principal: Principal, refusal: Refusal, use: Use, pool_id: UUID | None
     ) -> list[Cover]:
-        """Return what would cover a use of a feature that was refused."""
-        if feature is None:
+        """Return what would cover a use that was refused; nothing where that cannot be read now.
+
+        By now the other requests of a batch are granted, and must be answered so.
+        """
+        if not is_helped(refusal, use):
             return []
-        organization_id, now = principal.organization_id, self._farebox.clock()
-        remembered = self._offers.get((organization_id, feature))
-        if remembered is None or not _fresh(remembered[0], now):
-            offers = await sync_to_thread(read_offers, self._farebox.pool, organization_id, feature)
-            remembered = self._offers[organization_id, feature] = (now, offers)
-        if remembered[1] is None:
-            return []
+        farebox, organization_id = self._farebox, principal.organization_id
+        now = farebox.clock()
+        sold = farebox.covers.sold(organization_id, use, now)
+        if sold is None:
+            read = farebox.covers.read
+            try:
+                sold = await sync_to_thread(read, farebox.pool, organization_id, use, now)
+            except psycopg.Error as error:
+                _log.warning("help_not_read", error=str(error))
+                farebox.covers.unreadable(organization_id, use, now)
+                return []
         book = None
         if pool_id is not None:
-            book = self._farebox.intake.decider(organization_id).book(pool_id)
-        available = Decimal(0) if book is None else book.pool.available
-        used = Decimal(0) if book is None else book.pool.counters.used
-        currency = None if book is None else book.pool.policy.currency
-        return covers(remembered[1], wanted, available, used, currency)
+            book = farebox.intake.decider(organization_id).book(pool_id)
+        return covers_of(sold, refusal, use, book)
 
     async def _feature(
         self, principal: Principal, feature: str, customer: str | None, subject: str | None
@@ -104,7 +103,7 @@ class PoolFinder:
         now = self._farebox.clock()
         place = (principal.organization_id, feature, customer, subject)
         remembered = self._features.get(place)
-        if remembered is not None and _fresh(remembered[0], now):
+        if remembered is not None and is_fresh(remembered[0], now):
             return remembered[1]
         found = await sync_to_thread(
             resolve_feature,
@@ -116,7 +115,7 @@ class PoolFinder:
             now,
             self._farebox.new_id,
         )
-        if len(self._features) > _REMEMBERED_MAX:
+        if len(self._features) > REMEMBERED_MAX:
             self._features.clear()
         self._features[place] = (now, found)
         return found
@@ -126,8 +125,3 @@ class PoolFinder:
             if isinstance(name, UUID):
                 return find_pool(connection, organization_id, pool_id=name)
             return find_pool(connection, organization_id, key=name)
-
-
-def _fresh(read_at: datetime, now: datetime) -> bool:
-    # A clock that was set back must not make an answer last.
-    return timedelta(0) <= now - read_at < timedelta(seconds=REMEMBERED_SECONDS)

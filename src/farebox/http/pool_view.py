@@ -16,6 +16,7 @@ from farebox.ledger.book import Book
 from farebox.ledger.grant import Grant, Recurrence
 from farebox.ledger.policy import Policy
 from farebox.ledger.pool import PoolDefinition
+from farebox.money.rounding import EXACT
 from farebox.postgres.transfer import Entry
 
 
@@ -88,9 +89,9 @@ def pool_view(definition: PoolDefinition, book: Book) -> PoolView:
         used=balances[Account.USED],
         pending=balances[Account.PENDING],
         expired=balances[Account.EXPIRED],
-        overdraft=-balances[Account.OVERDRAFT],
-        overage=-balances[Account.OVERAGE],
-        burst=-balances[Account.BURST],
+        overdraft=EXACT.minus(balances[Account.OVERDRAFT]),
+        overage=EXACT.minus(balances[Account.OVERAGE]),
+        burst=EXACT.minus(balances[Account.BURST]),
         period=period,
         next_change_at=book.next_due,
         policy=definition.policy,
@@ -218,9 +219,9 @@ def entry_view(entry: Entry) -> EntryView:
         source=entry.source,
         target=entry.target,
         amount=entry.amount,
-        source_before=entry.source_after + entry.amount,
+        source_before=EXACT.add(entry.source_after, entry.amount),
         source_after=entry.source_after,
-        target_before=entry.target_after - entry.amount,
+        target_before=EXACT.subtract(entry.target_after, entry.amount),
         target_after=entry.target_after,
         available_after=entry.available_after,
         time=entry.time,

@@ -1,5 +1,6 @@
 """Pools: opened and changed, seen as they stand now, asked whether they would give."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 from litestar import Response, Router, get, post, put
@@ -8,11 +9,13 @@ from msgspec import Struct
 
 from farebox.access.key import Scope
 from farebox.catalog.code import CatalogCode
+from farebox.catalog.cover import Cover
 from farebox.flows.put_pool import put_pool
 from farebox.flows.read_pool import books_now, check_pool_for
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.body import read_as, read_body, read_json
 from farebox.http.code import HttpCode
+from farebox.http.cover_memory import Use, covers_of, is_helped
 from farebox.http.decision import (
     AuthorizeRequest,
     DecisionProblem,
@@ -27,6 +30,7 @@ from farebox.http.pool_view import PoolView, pool_view
 from farebox.http.problem import refused, refused_for
 from farebox.http.state import State
 from farebox.ledger.account import ZERO, Account
+from farebox.ledger.book import Book
 from farebox.ledger.command import Draw, Reserve
 from farebox.ledger.pool import PoolDefinition
 from farebox.ledger.pool_check import PoolCode
@@ -208,12 +212,36 @@ def check_one(farebox: State, principal: Principal, key: str, body: RawBody) -> 
         )
     available = book.pool.balances[Account.GRANT]
     if isinstance(outcome, Refusal):
-        problem = decision_problem(key, outcome)
+        covers = _covers(farebox, principal, found, command, outcome, book)
+        problem = decision_problem(key, outcome, covers)
         return CheckAnswer(granted=False, available=available, refusal=problem)
     covered = exact_sum([one.amount for one in outcome if one.account is Account.GRANT])
     return CheckAnswer(
         granted=True, covered=covered, beyond=command.amount - covered, available=available
     )
+
+
+def _covers(
+    farebox: State,
+    principal: Principal,
+    pool: PoolKey,
+    command: Draw | Reserve,
+    refusal: Refusal,
+    book: Book,
+) -> Sequence[Cover]:
+    """Return what would cover what a check refused."""
+    use = Use(
+        feature=pool.feature,
+        customer=pool.customer,
+        subject=command.subject,
+        allotment=command.allotment,
+        amount=command.amount,
+    )
+    if not is_helped(refusal, use):
+        return ()
+    now = farebox.clock()
+    sold = farebox.covers.read(farebox.pool, principal.organization_id, use, now)
+    return covers_of(sold, refusal, use, book)
 
 
 routes = Router("/v1/pools", route_handlers=[put_one, list_all, get_one, check_one], tags=["Pools"])

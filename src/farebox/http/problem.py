@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
 from litestar import Response
 from msgspec import Struct
 
+from farebox.catalog.plain_json import encode
 from farebox.catalog.problem import Problem
 from farebox.http.code import status_of
 
@@ -86,7 +86,7 @@ def problem_response(
 ) -> Response[bytes]:
     """Return the answer that carries a problem."""
     return Response(
-        content=msgspec.json.encode(problem),
+        content=encode(problem),
         status_code=problem.status,
         media_type=MEDIA_TYPE,
         headers=dict(headers or {}),

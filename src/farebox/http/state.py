@@ -8,6 +8,7 @@ from uuid import UUID
 from farebox import __version__
 from farebox.events.admit import DEFAULT_TIME_POLICY, TimePolicy
 from farebox.events.limits import DEFAULT_LIMITS, Limits
+from farebox.http.cover_memory import CoverMemory
 from farebox.intake.intake import Intake
 from farebox.postgres.session import Pool
 
@@ -35,3 +36,4 @@ class State:
     new_id: Callable[[], UUID]
     random_bytes: Callable[[int], bytes]
     settings: Settings = field(default_factory=Settings)
+    covers: CoverMemory = field(default_factory=CoverMemory)

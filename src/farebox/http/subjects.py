@@ -96,6 +96,7 @@ def get_subject(farebox: State, principal: Principal, subject: str) -> SubjectVi
         codes=[
             MoveCode.NO_SUCH_SUBJECT,
             MoveCode.PERIOD_FINAL,
+            MoveCode.USAGE_BURNED,
             CatalogCode.UNKNOWN_CUSTOMER,
         ],
         examples=[
@@ -120,7 +121,12 @@ def move_subject(
 
     def act(connection: Connection) -> Reply:
         moved = move_subject_in(
-            connection, principal.organization_id, subject, wanted.customer, wanted.starts
+            connection,
+            principal.organization_id,
+            subject,
+            wanted.customer,
+            wanted.starts,
+            farebox.clock(),
         )
         if isinstance(moved, list):
             raise refused_for(moved)

@@ -11,14 +11,8 @@ from msgspec import Struct
 from farebox.access.id import Prefix, decode_id, encode_id
 from farebox.access.key import Scope
 from farebox.flows.list_late import Late, list_late
-from farebox.flows.list_unbilled import (
-    FIRST,
-    Stage,
-    Unbilled,
-    UnbilledPlace,
-    UnbilledReason,
-    list_unbilled,
-)
+from farebox.flows.list_unbilled import FIRST, Stage, UnbilledPlace, list_unbilled
+from farebox.flows.unbilled import Unbilled, UnbilledReason
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.code import HttpCode
 from farebox.http.operation import Example, describe
@@ -31,7 +25,8 @@ from farebox.http.state import State
 class UnbilledItem(Struct, frozen=True, kw_only=True):
     """Usage in [from, to) that reaches no line, why, and what would help.
 
-    Of `no_meter`, from and to are the times of its first and last event.
+    Of `no_meter` and of pools, from and to are the times of the first and the last of it; of pools,
+    quantity is in the pool's unit, and events are draws and settled holds.
     """
 
     reason: UnbilledReason
@@ -42,6 +37,7 @@ class UnbilledItem(Struct, frozen=True, kw_only=True):
     quantity: Decimal | None
     event_type: str | None
     meter: str | None
+    pool: str | None
     subject: str | None
     customer: str | None
     subscription: str | None
@@ -87,7 +83,9 @@ class LateItem(Struct, frozen=True, kw_only=True):
         ],
         description=(
             "By reason, in the order in which they are asked: no_meter, no_customer,"
-            " no_subscription, no_charge, no_rate, no_cell, no_values. Follow `next_cursor` to the"
+            " no_subscription, no_charge, no_rate, no_cell, no_values; and, of units beyond the"
+            " grants of pools, no_overage_price, no_pool_subscription. Usage that burned a pool is"
+            " not listed; what had no rate there is in `/v1/unburned`. Follow `next_cursor` to the"
             " end; a page may be empty."
         ),
     ),
@@ -130,6 +128,7 @@ def _item(one: Unbilled) -> UnbilledItem:
         quantity=number(one.quantity),
         event_type=one.event_type,
         meter=one.meter,
+        pool=one.pool,
         subject=one.subject,
         customer=one.customer,
         subscription=one.subscription,

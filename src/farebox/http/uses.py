@@ -1,5 +1,6 @@
 """Uses: may I, asked by what is used; the pool's rate card says how many units that costs."""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -10,12 +11,15 @@ from psycopg import Connection
 
 from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope
+from farebox.catalog.cover import Cover
 from farebox.events.event import Json
 from farebox.flows.answer_once import Reply
+from farebox.flows.read_pool import books_now
 from farebox.flows.use_priced import PricedUse, UseCode, UsePart, UseRefusal, Wanted, use_priced
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_json
 from farebox.http.code import HttpCode
+from farebox.http.cover_memory import Use, covers_of, is_helped
 from farebox.http.decision import Granted, digest_of, granted, refused_by, text_of
 from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
 from farebox.http.operation import Example, describe
@@ -100,13 +104,13 @@ def _seconds(members: dict[str, Json]) -> int | None:
     return seconds
 
 
-def _reply(pool: PoolKey, done: PricedUse | UseRefusal) -> Reply:
+def _view(pool: PoolKey, done: PricedUse | UseRefusal, covers: Sequence[Cover] = ()) -> UseView:
     if isinstance(done, UseRefusal):
         raise refused(done.code, done.detail)
     if isinstance(done.answer, Refusal):
-        raise refused_by(pool.key, done.answer)
+        raise refused_by(pool.key, done.answer, covers)
     decision = None if done.answer is None else granted(pool.key, pool.pool_id, done.answer)
-    return reply_with(UseView(units=done.units, parts=done.parts, decision=decision))
+    return UseView(units=done.units, parts=done.parts, decision=decision)
 
 
 @post(
@@ -138,7 +142,7 @@ def use_one(
     principal: Principal,
     body: RawBody,
     idempotency_key: IdempotencyKey = None,
-) -> Response[bytes]:
+) -> UseView:
     """Ask for a use."""
     members = _read(body, _MEMBERS)
     pool = visible_pool(farebox, principal, _text(members, "pool", required=True) or "")
@@ -157,7 +161,7 @@ def use_one(
     )
     dry_run = members.get("dry_run") is True
 
-    def act(connection: Connection) -> Reply:
+    with transaction(farebox.pool, principal.organization_id) as connection:
         done = use_priced(
             connection,
             principal.organization_id,
@@ -166,9 +170,34 @@ def use_one(
             farebox.clock(),
             only_price=dry_run,
         )
-        return _reply(pool, done)
+    # A refusal is stored by now; raised in the transaction it would have taken that back.
+    return _view(pool, done, _covers(farebox, principal, pool, wanted, done))
 
-    return change_once(farebox, principal, None, "POST /v1/uses", body, act)
+
+def _covers(
+    farebox: State,
+    principal: Principal,
+    pool: PoolKey,
+    wanted: Wanted,
+    done: PricedUse | UseRefusal,
+) -> Sequence[Cover]:
+    """Return what would cover a use, where it was refused."""
+    if not isinstance(done, PricedUse) or not isinstance(done.answer, Refusal):
+        return ()
+    use = Use(
+        feature=pool.feature,
+        customer=pool.customer,
+        subject=wanted.subject,
+        allotment=wanted.allotment,
+        amount=done.units,
+    )
+    if not is_helped(done.answer, use):
+        return ()
+    now, organization_id = farebox.clock(), principal.organization_id
+    with transaction(farebox.pool, organization_id, snapshot=True) as connection:
+        book = books_now(connection, organization_id, [pool.pool_id], now)[pool.pool_id]
+    sold = farebox.covers.read(farebox.pool, organization_id, use, now)
+    return covers_of(sold, done.answer, use, book)
 
 
 @post(
@@ -223,7 +252,7 @@ def settle_one(
     def act(connection: Connection) -> Reply:
         now = farebox.clock()
         done = use_priced(connection, principal.organization_id, pool.pool_id, wanted, now)
-        return _reply(pool, done)
+        return reply_with(_view(pool, done))
 
     path = f"POST /v1/uses/{hold}/settle"
     return change_once(farebox, principal, idempotency_key, path, body, act)

@@ -31,6 +31,7 @@ class InvoiceLineKind(StrEnum):
     MINIMUM = "minimum"
     PLAN_MINIMUM = "plan_minimum"
     PURCHASE = "purchase"
+    REFUND = "refund"
     OVERAGE = "overage"
     BURST = "burst"
 
@@ -168,6 +169,7 @@ def _plan_minimum(plan: Plan, usage: Sequence[InvoiceLine], period: Period) -> l
 def _pool_line(use: PoolUse, currency: str, period: Period) -> InvoiceLine:
     what = {
         PoolUseKind.PURCHASE: f"{use.quantity:f} {use.unit} bought",
+        PoolUseKind.REFUND: f"{-use.quantity:f} {use.unit} taken back",
         PoolUseKind.OVERAGE: "overage",
         PoolUseKind.BURST: "burst",
     }[use.kind]

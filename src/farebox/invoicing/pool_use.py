@@ -1,4 +1,4 @@
-"""What a pool costs in a period, as an invoice states it: overage, bursts, purchases."""
+"""What a pool costs in a period, as an invoice states it: overage, bursts, purchases, refunds."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -14,6 +14,7 @@ class PoolUseKind(StrEnum):
     """For what a pool costs money."""
 
     PURCHASE = "purchase"
+    REFUND = "refund"
     OVERAGE = "overage"
     BURST = "burst"
 
@@ -29,8 +30,9 @@ class Episode(Struct, frozen=True):
 class PoolUse(Struct, frozen=True, kw_only=True):
     """Units of a pool with one price, or one purchase; from it alone its line is made.
 
-    cost: of a purchase. price: of a unit otherwise, none where none was agreed. episodes: of a
-    burst, in the order of time. first_at, last_at: when the first and the last of them moved.
+    cost: of a purchase, below zero of a refund, as is the quantity: units of a purchase that were
+    taken back. price: of a unit otherwise, none where none was agreed. episodes: of a burst, in the
+    order of time. first_at, last_at: when the first and the last of them moved.
     """
 
     pool: str

@@ -1,9 +1,11 @@
 """What is done to a pool by those who run it: grants, payments, recurrences, moves, its policy."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
+from hashlib import blake2b
 
+import msgspec
 from msgspec import Struct
 
 from farebox.ledger.account import Account
@@ -59,10 +61,11 @@ class NewRecurrence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     prorated: bool = False
 
 
-def add_grant(
-    book: Book, asked: NewGrant, now: datetime, cause: Cause | None = None
-) -> Grant | Refusal:
-    """Bring a grant into the pool; its key must be known to be new."""
+def add_grant(book: Book, asked: NewGrant, now: datetime) -> Grant | Refusal:
+    """Bring a grant into the pool; its key must be known to be new.
+
+    The first transfer of a grant with a key carries the digest of what was asked.
+    """
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
@@ -94,8 +97,33 @@ def add_grant(
         metadata=asked.metadata,
     )
     reason = Reason.GRANT_PENDING if asked.pending else Reason.GRANT_ISSUED
-    issue(book, cause or Cause(time), grant, reason)
+    digest = None if asked.key is None else digest_of(asked)
+    issue(book, Cause(time, digest=digest), grant, reason)
     return grant
+
+
+def digest_of(asked: NewGrant) -> str:
+    """Return what tells a grant from others under its key, however numbers and times are written.
+
+    It is kept because the grant itself changes: what is voided or expired by hand expires earlier.
+    """
+    plain = NewGrant(amount=asked.amount)
+    fields = {name: getattr(asked, name) for name in NewGrant.__struct_fields__}
+    # What is as it is by default is left out, so that a further field changes no digest.
+    said = {name: _written(one) for name, one in fields.items() if one != getattr(plain, name)}
+    said["amount"] = _written(asked.amount)
+    text = msgspec.json.encode(said, order="sorted")
+    return blake2b(text, digest_size=16).hexdigest()
+
+
+def _written(value: object) -> object:
+    match value:
+        case Decimal():
+            return str(Fraction(value))
+        case datetime():
+            return value.astimezone(UTC)
+        case _:
+            return value
 
 
 def pay_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:

@@ -60,6 +60,7 @@ class Book:
         "_keys",
         "_order",
         "_recurrences_changed",
+        "_starts",
         "_transfers",
         "ended",
         "grants",
@@ -95,6 +96,8 @@ class Book:
         self.sort()
         self._agenda = list(self._all_due())
         heapify(self._agenda)
+        self._starts = [due for due in self._agenda if due.rank == GRANT_STARTS]
+        heapify(self._starts)
 
     # What is to be written -----------------------------------------------------------------------
 
@@ -288,6 +291,8 @@ class Book:
         if time is None:
             return
         heappush(self._agenda, Due(time, rank, number))
+        if rank == GRANT_STARTS:
+            heappush(self._starts, Due(time, rank, number))
         if len(self._agenda) > _PASSED_OVER + 2 * (len(self.grants) + len(self.holds)):
             self._agenda = list(self._all_due())
             heapify(self._agenda)
@@ -295,6 +300,17 @@ class Book:
     @property
     def next_due(self) -> datetime | None:
         return self._agenda[0].time if self._agenda else None
+
+    @property
+    def next_start(self) -> datetime | None:
+        """When the next grant that is not in force yet will be."""
+        while self._starts:
+            time, _, number = self._starts[0]
+            grant = self.grants.get(number)
+            if grant is not None and grant.status is GrantStatus.SCHEDULED:
+                return time
+            heappop(self._starts)
+        return None
 
     def take_due(self, now: datetime) -> Due | None:
         """Return the next thing that is due at `now` and forget it."""

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_never
 
+from farebox.catalog.number import plain_text
 from farebox.ledger.account import BEYOND, ZERO, Account
 from farebox.ledger.book import HOLD_ENDS, Book
 from farebox.ledger.command import (
@@ -268,7 +269,8 @@ def _reverse(book: Book, command: Reverse, time: datetime) -> Answer | Refusal:
         return Refusal(RefusalCode.REVERSAL_TOO_LATE, detail)
     amount = rest if command.amount is None else command.amount
     if amount > rest:
-        detail = f"{amount:f} {book.pool.unit} asked back, {rest:f} are left of the draw"
+        asked, left = plain_text(amount), plain_text(rest)
+        detail = f"{asked} {book.pool.unit} asked back, {left} are left of the draw"
         return Refusal(RefusalCode.REVERSAL_EXCEEDS_DRAW, detail, rest)
     cause = _cause(command, time, command.operation)
     cause.subject, cause.allotment = command.taken_subject, command.taken_allotment

@@ -5,6 +5,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from farebox.catalog.code import CatalogCode
+from farebox.catalog.number import plain_text
 from farebox.catalog.problem import Problem
 from farebox.catalog.rule import KEY, UNIT, key, timezone
 from farebox.ledger.account import ZERO
@@ -208,7 +209,8 @@ def _guarantees(
     for index, one in enumerate(shares):
         inside = sum((child.guarantee for child in shares if child.parent == one.key), ZERO)
         if inside > by_key[one.key].guarantee:
-            message = f"the shares within it are guaranteed {inside:f}, more than its own guarantee"
+            kept = plain_text(inside)
+            message = f"the shares within it are guaranteed {kept}, more than its own guarantee"
             pointer = f"{at}/{index}/guarantee"
             yield Problem(PoolCode.ALLOTMENT_GUARANTEE_EXCEEDED, pointer, message)
 

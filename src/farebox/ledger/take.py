@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 
+from farebox.catalog.number import plain_text
 from farebox.ledger.account import ZERO, Account
 from farebox.ledger.allotment import Allotment, in_force
 from farebox.ledger.book import Book
@@ -171,7 +172,8 @@ def _full(path: Sequence[Allotment], amount: Decimal) -> Allotment | None:
 
 
 def _refuse_full(book: Book, full: Allotment, most: Decimal) -> Refusal:
-    detail = f"allotment {full.key!r} has used {full.used:f} of its cap of {full.cap or ZERO:f}"
+    used, cap = plain_text(full.used), plain_text(full.cap or ZERO)
+    detail = f"allotment {full.key!r} has used {used} of its cap of {cap}"
     ends = book.pool.counters.period_end
     return Refusal(RefusalCode.ALLOTMENT_CAP_EXCEEDED, detail, most, ends)
 
@@ -269,22 +271,24 @@ def _refuse(
     book: Book, code: RefusalCode, amount: Decimal, spendable: Decimal, most: Decimal
 ) -> Refusal:
     pool = book.pool
+    asked, left = f"{plain_text(amount)} {pool.unit} asked", plain_text(spendable)
     match code:
         case RefusalCode.RATE_LIMITED:
-            detail = f"{amount:f} {pool.unit} asked, {spendable:f} have flowed in"
+            detail = f"{asked}, {left} have flowed in"
         case RefusalCode.GUARANTEE_RESERVED:
-            detail = f"{amount:f} {pool.unit} asked, {spendable:f} are not kept for other shares"
+            detail = f"{asked}, {left} are not kept for other shares"
         case RefusalCode.INSUFFICIENT_BALANCE:
-            detail = f"{amount:f} {pool.unit} asked, {spendable:f} available"
+            detail = f"{asked}, {left} available"
         case RefusalCode.OVERDRAFT_EXCEEDED:
-            owed = -pool.balances[Account.OVERDRAFT]
-            detail = f"{amount:f} {pool.unit} asked, {spendable:f} available, {owed:f} owed already"
+            owed = plain_text(-pool.balances[Account.OVERDRAFT])
+            detail = f"{asked}, {left} available, {owed} owed already"
         case RefusalCode.SPEND_CAP_EXCEEDED:
-            cap = pool.policy.limit.spend_cap
-            detail = f"{pool.counters.spend:f} of at most {cap:f} {pool.policy.currency} are spent"
+            assert pool.policy.limit.spend_cap is not None
+            spent, cap = plain_text(pool.counters.spend), plain_text(pool.policy.limit.spend_cap)
+            detail = f"{spent} of at most {cap} {pool.policy.currency} are spent"
         case _:
-            taken = pool.counters.overage
-            detail = f"{amount:f} {pool.unit} asked, {taken:f} were taken beyond the grants"
+            taken = plain_text(pool.counters.overage)
+            detail = f"{asked}, {taken} were taken beyond the grants"
     return Refusal(code, detail, most, _refills_at(book, amount, code))
 
 
@@ -339,9 +343,8 @@ def _refills_at(book: Book, amount: Decimal, code: RefusalCode) -> datetime | No
         elapsed = flowed / Fraction(refill.amount) + exact
         return since + timedelta(microseconds=-(-elapsed.numerator // elapsed.denominator))
     times = [one.next_at for one in book.recurrences.values() if one.next_at is not None]
-    times += [
-        one.effective_at for one in book.grants.values() if one.status is GrantStatus.SCHEDULED
-    ]
+    if (start := book.next_start) is not None:
+        times.append(start)
     bounded = (RefusalCode.OVERAGE_LIMIT_EXCEEDED, RefusalCode.SPEND_CAP_EXCEEDED)
     if code in bounded and pool.counters.period_end is not None:
         times.append(pool.counters.period_end)

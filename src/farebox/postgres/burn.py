@@ -11,7 +11,7 @@ from psycopg import Connection
 
 
 class BurningPool(Struct, frozen=True):
-    """A pool that usage of its customer burns, by a rate card, for events of this time."""
+    """A pool that usage of its customer burns, by a rate card, for events of this span of time."""
 
     pool_id: UUID
     key: str
@@ -52,13 +52,22 @@ class Unburned(Struct, frozen=True):
 
 
 def begin(
-    connection: Connection, organization_id: UUID, pool_id: UUID, rate_card: str, now: datetime
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    rate_card: str,
+    now: datetime,
+    *,
+    serves_children: bool,
 ) -> None:
-    """Let events of a time from `now` on burn a pool, as far as they come after this commit."""
+    """Let events of a time from `now` on burn a pool so, as far as they come after this commit."""
+    end(connection, organization_id, pool_id, now)
     connection.execute(
-        "update pool set rate_card_key = %s, burns_since = %s, burns_until = null"
-        " where organization_id = %s and pool_id = %s",
-        (rate_card, now, organization_id, pool_id),
+        "insert into pool_burn values (%s, %s, %s, null, %s, %s)"
+        # Changed again at the same instant: nothing has burned as it was.
+        " on conflict (pool_id, since) do update set until = null,"
+        " rate_card_key = excluded.rate_card_key, serves_children = excluded.serves_children",
+        (organization_id, pool_id, now, rate_card, serves_children),
     )
     connection.execute(
         "insert into burn_watermark select organization_id, last_sequence from stream_head"
@@ -70,7 +79,8 @@ def begin(
 def end(connection: Connection, organization_id: UUID, pool_id: UUID, now: datetime) -> None:
     """Let events of a time from `now` on burn a pool no more."""
     connection.execute(
-        "update pool set burns_until = %s where organization_id = %s and pool_id = %s",
+        "update pool_burn set until = %s"
+        " where organization_id = %s and pool_id = %s and until is null",
         (now, organization_id, pool_id),
     )
 
@@ -101,12 +111,12 @@ def organizations_to_burn(connection: Connection) -> list[UUID]:
 def burning_pools(
     connection: Connection, organization_id: UUID, customers: Sequence[str]
 ) -> list[BurningPool]:
-    """Return the pools of these customers that usage burns, or did, by key."""
+    """Return the pools of these customers that usage burns, or did, by key and span of time."""
     rows = connection.execute(
-        "select pool_id, key, customer_key, rate_card_key, burns_since, burns_until,"
-        " coalesce((definition ->> 'serves_children')::boolean, false) from pool"
-        " where organization_id = %s and customer_key = any(%s) and rate_card_key is not null"
-        " order by key",
+        "select p.pool_id, p.key, p.customer_key, b.rate_card_key, b.since, b.until,"
+        " b.serves_children from pool p join pool_burn b on b.pool_id = p.pool_id"
+        " where p.organization_id = %s and p.customer_key = any(%s)"
+        " order by p.key, b.since",
         (organization_id, list(customers)),
     ).fetchall()
     return [BurningPool(*row) for row in rows]
@@ -146,17 +156,9 @@ order by 7, 2, 3, 4, 5, 6"""
 
 def read_step(connection: Connection, organization_id: UUID, after: int, to: int) -> list[str]:
     """Set the readings of a step aside for `uses`, and return the customers that they are of."""
-    connection.execute(
-        "create temporary table if not exists burn_reading (sequence bigint, time timestamptz,"
-        ' quantity numeric, subject text collate "C", meter_key text collate "C",'
-        ' meter_version integer, dimensions text[], customer_key text collate "C")'
-        " on commit delete rows"
-    )
+    open_readings(connection)
     connection.execute(_READINGS, {"org": organization_id, "after": after, "to": to})
-    rows = connection.execute(
-        "select distinct customer_key from burn_reading where customer_key is not null order by 1"
-    ).fetchall()
-    return [row[0] for row in rows]
+    return customers_aside(connection)
 
 
 def uses(
@@ -229,3 +231,21 @@ def unburned(connection: Connection, organization_id: UUID, limit: int = 1000) -
         (organization_id, limit),
     ).fetchall()
     return [UnburnedRow(*row) for row in rows]
+
+
+def open_readings(connection: Connection) -> None:
+    """Let readings be set aside for `uses` until the transaction ends."""
+    connection.execute(
+        "create temporary table if not exists burn_reading (sequence bigint, time timestamptz,"
+        ' quantity numeric, subject text collate "C", meter_key text collate "C",'
+        ' meter_version integer, dimensions text[], customer_key text collate "C")'
+        " on commit delete rows"
+    )
+
+
+def customers_aside(connection: Connection) -> list[str]:
+    """Return the customers of the readings that were set aside."""
+    rows = connection.execute(
+        "select distinct customer_key from burn_reading where customer_key is not null order by 1"
+    ).fetchall()
+    return [row[0] for row in rows]

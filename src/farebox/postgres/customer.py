@@ -9,7 +9,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.catalog.customer import Customer, Subscription
-from farebox.period.instant import END
+from farebox.period.instant import BEGINNING, END
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
@@ -82,6 +82,10 @@ def put_customer(
     customer_id: UUID,
     now: datetime,
 ) -> None:
+    former = connection.execute(
+        "select parent_key from customer where organization_id = %s and key = %s for update",
+        (organization_id, customer.key),
+    ).fetchone()
     connection.execute(
         "insert into customer as c (organization_id, key, customer_id, name, timezone, parent_key,"
         "  definition, created_at, updated_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
@@ -100,25 +104,56 @@ def put_customer(
             now,
         ),
     )
+    if former is None or former[0] != customer.parent:
+        _part_of(connection, organization_id, customer, BEGINNING if former is None else now)
+
+
+def _part_of(
+    connection: Connection, organization_id: UUID, customer: Customer, since: datetime
+) -> None:
+    """Let a customer be part of its parent, and no more of another, from then on."""
+    connection.execute(
+        "update customer_parent set until = %s"
+        " where organization_id = %s and customer_key = %s and until is null",
+        (since, organization_id, customer.key),
+    )
+    if customer.parent is not None:
+        connection.execute(
+            "insert into customer_parent values (%s, %s, %s, %s, null)"
+            " on conflict (organization_id, customer_key, since) do update set"
+            " parent_key = excluded.parent_key, until = null",
+            (organization_id, customer.key, customer.parent, since),
+        )
+
+
+class Above(Struct, frozen=True):
+    """A customer that another is part of, itself or through others, in a span of time."""
+
+    key: str
+    since: datetime
+    until: datetime
 
 
 def ancestors(
     connection: Connection, organization_id: UUID, keys: Sequence[str]
-) -> dict[str, list[str]]:
-    """Return by customer those that it is part of, the nearest first; none for most."""
+) -> dict[str, list[Above]]:
+    """Return by customer those that it is or was part of, the nearest first; none for most."""
     rows = connection.execute(
-        "with recursive above (key, parent_key, depth) as ("
-        "  select key, parent_key, 1 from customer"
-        "  where organization_id = %(org)s and key = any(%(keys)s) and parent_key is not null"
-        "  union select a.key, c.parent_key, a.depth + 1 from above a"
-        "  join customer c on c.organization_id = %(org)s and c.key = a.parent_key"
-        "   and c.parent_key is not null)"
-        " select key, parent_key from above order by key, depth",
-        {"org": organization_id, "keys": list(keys)},
+        "with recursive above (key, parent_key, since, until, depth) as ("
+        "  select customer_key, parent_key, since, coalesce(until, %(end)s), 1 from customer_parent"
+        "  where organization_id = %(org)s and customer_key = any(%(keys)s)"
+        "  union select a.key, c.parent_key, greatest(a.since, c.since),"
+        "    least(a.until, c.until), a.depth + 1"
+        "  from above a join customer_parent c on c.organization_id = %(org)s"
+        "   and c.customer_key = a.parent_key"
+        "   and c.since < a.until and a.since < coalesce(c.until, %(end)s))"
+        " select key, parent_key, since, until from above where since < until"
+        " order by key, depth, since",
+        {"org": organization_id, "keys": list(keys), "end": END},
     ).fetchall()
-    found: dict[str, list[str]] = {}
-    for key, above in rows:
-        found.setdefault(key, []).append(above)
+    found: dict[str, list[Above]] = {}
+    for key, *above in rows:
+        found.setdefault(key, []).append(Above(*above))
     return found
 
 

@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
 from msgspec import Struct
 from psycopg import Connection
 from psycopg.rows import class_row
 
+from farebox.catalog.plain_json import encode
 from farebox.notices.type import NoticeType
 
 
 class Notice(Struct, frozen=True, kw_only=True):
-    """What is to be told. `data` becomes JSON: decimals as text, times in their offset.
+    """What is to be told. `data` becomes JSON: decimals as plain text, times in their offset.
 
     notice_id: a fresh uuidv7; receivers get notices in the order of these. customer: whom it is
     about, if it is about one.
@@ -59,7 +59,7 @@ def add_notices(
         " select %s, n.notice_id, n.type, n.time, n.customer, n.data, %s"
         " from json_to_recordset(%s::json) as n"
         "  (notice_id uuid, type text, time timestamptz, customer text, data json)",
-        (organization_id, dispatched_at, msgspec.json.encode(notices).decode()),
+        (organization_id, dispatched_at, encode(notices).decode()),
     )
 
 

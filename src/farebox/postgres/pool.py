@@ -171,8 +171,8 @@ def refusals(
 def find_rate_card(connection: Connection, organization_id: UUID, pool_id: UUID) -> str | None:
     """Return the key of the rate card that says what uses cost in a pool's unit now."""
     row = connection.execute(
-        "select rate_card_key from pool where organization_id = %s and pool_id = %s"
-        " and burns_until is null",
+        "select rate_card_key from pool_burn where organization_id = %s and pool_id = %s"
+        " and until is null",
         (organization_id, pool_id),
     ).fetchone()
     return None if row is None else row[0]

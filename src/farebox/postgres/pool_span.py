@@ -43,6 +43,7 @@ class GrantEntry(Struct, frozen=True, kw_only=True):
     amount: Decimal
     basis: str
     cost: Decimal | None
+    effective_at: datetime
     expires_at: datetime | None
     pay_by: datetime | None
 
@@ -122,7 +123,7 @@ def grant_entries(
     cursor = connection.cursor(row_factory=class_row(GrantEntry))
     return cursor.execute(
         "select x.sequence, x.time, x.reason, x.target, x.units, g.number, g.key, g.amount,"
-        "  g.basis, g.cost, g.expires_at, g.pay_by"
+        "  g.basis, g.cost, g.effective_at, g.expires_at, g.pay_by"
         " from (select min(t.sequence) as sequence, min(t.time) as time, t.reason, t.target,"
         "   t.grant_number, sum(t.amount) as units"
         f"  from transfer t where {_SPAN} and t.reason in {_GRANT_REASONS}"

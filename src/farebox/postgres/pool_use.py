@@ -1,7 +1,8 @@
-"""What pools cost between two instants: read from the entries beyond grants, and purchases."""
+"""What pools cost between two instants: entries beyond grants, purchases and their refunds."""
 
 from collections.abc import Sequence
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.invoicing.pool_use import Episode, PoolUse, PoolUseKind
+from farebox.money.rounding import EXACT, QUANTITY_DECIMALS, round_to
 
 
 class PoolTarget(Struct, frozen=True):
@@ -48,6 +50,18 @@ from target g
 join pool_grant p on p.pool_id = g.pool_id and p.on_invoice and p.cost is not null
   and p.issued_at >= g.start_at and p.issued_at < g.end_at
 order by 1, 2, p.number"""
+# What is taken back of a purchase, or was never paid, is not charged; what was used of it stays so.
+# The predicate of the partial index is repeated for it to be used.
+_REFUNDS = f"""{_TARGET}
+select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), t.time,
+       t.amount
+from target g
+join transfer t on t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
+  and t.sequence >= sequence_at(g.pool_id, g.start_at)
+  and t.sequence < sequence_at(g.pool_id, g.end_at)
+join pool_grant p on p.pool_id = g.pool_id and p.number = t.grant_number
+  and p.on_invoice and p.cost is not null
+order by 1, 2, t.sequence"""
 # An episode ends where an operation drew from grants alone again.
 _EPISODES = f"""{_TARGET},
 burst as (
@@ -78,7 +92,7 @@ group by 1, 2, 3, 4 order by 1, 2, 3, 4"""
 def pool_uses(
     connection: Connection, organization_id: UUID, targets: Sequence[PoolTarget]
 ) -> list[list[PoolUse]]:
-    """Return for each target what its pools cost: purchases, then what was beyond the grants."""
+    """Return for each target what its pools cost: purchases, refunds, units beyond the grants."""
     parameters: dict[str, Any] = {
         "org": organization_id,
         "subscriptions": [one.subscription_key for one in targets],
@@ -97,6 +111,23 @@ def pool_uses(
                 kind=PoolUseKind.PURCHASE,
                 quantity=amount,
                 cost=cost,
+                grant=grant,
+                first_at=time,
+                last_at=time,
+            )
+        )
+    for n, key, name, unit, bought, cost, grant, time, amount in connection.execute(
+        _REFUNDS, parameters
+    ).fetchall():
+        share = Fraction(cost) * Fraction(amount) / Fraction(bought)
+        found[n].append(
+            PoolUse(
+                pool=key,
+                name=name,
+                unit=unit,
+                kind=PoolUseKind.REFUND,
+                quantity=EXACT.minus(amount),
+                cost=EXACT.minus(round_to(share, QUANTITY_DECIMALS)),
                 grant=grant,
                 first_at=time,
                 last_at=time,

@@ -8,6 +8,8 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import Connection
 
+from farebox.metering.fold import Totals
+from farebox.metering.quantity import Place, Target, TotalsRow
 from farebox.postgres.customer import SubjectRow
 from farebox.postgres.explain import Member
 
@@ -131,6 +133,128 @@ def user_members(
         (organization_id, subject, meter_key),
     ).fetchall()
     return [Member(row[0], row[1], row[2], row[3], tuple(row[4]), start, end) for row in rows]
+
+
+# What the next steps of burning will read, but for what was taken out of the stream since.
+_WAITING = """
+with target as (
+  select (n - 1)::int as n, t.customer_key, t.start_at, t.end_at
+  from unnest(%(customers)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    with ordinality as t(customer_key, start_at, end_at, n)
+),
+reading as materialized (
+  select r.time, r.quantity, s.meter_version, s.dimensions,
+         coalesce(nullif(s.customer_key, ''), m.customer_key) as customer_key
+  from (
+    select e.time, r.series_id, r.quantity
+    from event e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+    where e.organization_id = %(org)s and e.sequence > %(burned)s
+      and e.payload ->> 'fareboxdraw' is null
+      and not exists (select from void v
+                      where v.organization_id = %(org)s and v.sequence = e.sequence)) r
+  join series s on s.organization_id = %(org)s and s.series_id = r.series_id
+    and s.meter_key = %(meter)s
+  left join subject m on s.customer_key = '' and m.organization_id = %(org)s
+    and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
+)
+select t.n, p.meter_version, p.dimensions, count(*), sum(p.quantity), min(p.quantity),
+       max(p.quantity)
+from target t join reading p
+  on p.customer_key = t.customer_key and p.time >= t.start_at and p.time < t.end_at
+group by 1, 2, 3 order by 1, 2, 3"""
+
+
+def waiting_totals(
+    connection: Connection, organization_id: UUID, meter_key: str, targets: Sequence[Target]
+) -> list[TotalsRow]:
+    """Return what each target used after the last event that burned, all of this meter."""
+    row = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s", (organization_id,)
+    ).fetchone()
+    if row is None:
+        return []
+    rows = connection.execute(
+        _WAITING,
+        {
+            "org": organization_id,
+            "meter": meter_key,
+            "burned": row[0],
+            "customers": [target.customer_key for target in targets],
+            "starts": [target.start for target in targets],
+            "ends": [target.end for target in targets],
+        },
+    ).fetchall()
+    return [
+        TotalsRow(Place(row[0], 0, "", row[1], tuple(row[2])), Totals(*row[3:])) for row in rows
+    ]
+
+
+# The predicate of the partial index `transfer_beyond`, as it stands there.
+_IS_BEYOND = "(t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))"
+
+
+def pools_beyond(
+    connection: Connection, organization_id: UUID, *, after: str, limit: int
+) -> list[str]:
+    """Return the keys of pools that ever gave units beyond their grants, but for overdraft."""
+    rows = connection.execute(
+        "select p.key from pool p cross join lateral ("
+        f"  select from transfer t where t.pool_id = p.pool_id and {_IS_BEYOND} limit 1) x"
+        " where p.organization_id = %s and p.key > %s order by p.key limit %s",
+        (organization_id, after, limit),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+class UnpaidBeyond(Struct, frozen=True):
+    """Units that a pool gave beyond its grants, without a price or without a subscription.
+
+    operations: how many draws and settled holds took some.
+    """
+
+    pool: str
+    customer: str | None
+    priced: bool
+    units: Decimal
+    operations: int
+    first_time: datetime
+    last_time: datetime
+
+
+# What was taken counts when it moved, what of it was taken back counts against it, as on invoices.
+_UNPAID = f"""
+select p.key, p.customer_key, x.priced, x.units, x.operations, x.first_time, x.last_time
+from pool p
+left join subscription s
+  on s.organization_id = p.organization_id and s.key = p.subscription_key
+cross join lateral (
+  select t.price is not null as priced,
+         sum(case when t.target = 'used' then t.amount else -t.amount end) as units,
+         count(distinct t.operation) filter (where t.target = 'used') as operations,
+         min(t.time) filter (where t.target = 'used') as first_time,
+         max(t.time) filter (where t.target = 'used') as last_time
+  from transfer t
+  where t.pool_id = p.pool_id and t.sequence >= sequence_at(p.pool_id, %(start)s)
+    and t.sequence < sequence_at(p.pool_id, %(end)s)
+    and {_IS_BEYOND} and (t.target = 'used' or t.source = 'used')
+    and (t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at)
+  group by 1) x
+where p.organization_id = %(org)s and p.key = any(%(pools)s) and x.units > 0
+order by p.key, x.priced"""
+
+
+def unpaid_beyond(
+    connection: Connection,
+    organization_id: UUID,
+    pools: Sequence[str],
+    start: datetime,
+    end: datetime,
+) -> list[UnpaidBeyond]:
+    """Return what moved in [start, end), by pool and then what has no price first."""
+    rows = connection.execute(
+        _UNPAID, {"org": organization_id, "pools": list(pools), "start": start, "end": end}
+    ).fetchall()
+    return [UnpaidBeyond(*row) for row in rows]
 
 
 class FinalUnpriced(Struct, frozen=True):

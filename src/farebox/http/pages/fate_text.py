@@ -49,6 +49,13 @@ FATE_TEXTS: Mapping[Fate, FateText] = {
         "The price needs the value of every event and the meter does not keep them.",
         "Set per_event on the meter.",
     ),
+    Fate.UNBURNED: FateText(
+        "warn",
+        "It should have burned a prepaid pool, and took nothing from it.",
+        "Add a rate or a cell to the pool's rate card; what was used until then takes nothing.",
+    ),
+    Fate.BURNS_POOL: FateText("good", "It is paid from a prepaid pool within a second."),
+    Fate.BURNED_POOL: FateText("good", "It was paid from a prepaid pool."),
     Fate.LATE: FateText(
         "bad", "It arrived after the invoice of its period was final, so it is not on it."
     ),

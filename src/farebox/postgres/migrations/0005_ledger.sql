@@ -5,6 +5,18 @@ alter table customer add column parent_key text collate "C";
 alter table customer add foreign key (organization_id, parent_key) references customer;
 create index on customer (organization_id, parent_key) where parent_key is not null;
 
+-- Of whom a customer was part, and when: what burned then was decided by it.
+create table customer_parent (
+    organization_id uuid not null,
+    customer_key text collate "C" not null,
+    parent_key text collate "C" not null,
+    since timestamptz not null,
+    until timestamptz,
+    primary key (organization_id, customer_key, since),
+    foreign key (organization_id, customer_key) references customer
+);
+select protect('customer_parent', 'select, insert, update');
+
 -- A pool, with the balances of its accounts. `version` rises with every commit that changes the
 -- pool or anything of it; whoever decides on what it read names the version it read.
 create table pool (
@@ -34,9 +46,6 @@ create table pool (
     transit numeric not null,
     counters json not null,
     feature_key text collate "C",
-    rate_card_key text collate "C",
-    burns_since timestamptz,
-    burns_until timestamptz,
     next_due timestamptz,
     unique (organization_id, key),
     foreign key (organization_id, customer_key) references customer
@@ -46,6 +55,19 @@ create index on pool (organization_id, subscription_key) where subscription_key 
 create unique index on pool (organization_id, customer_key, feature_key)
     where feature_key is not null;
 select protect('pool', 'select, insert, update');
+
+-- When usage burned a pool, by which rate card, and whether that of the customers below its own did.
+-- A span that has begun is only ever ended: what was burned in it stays burned.
+create table pool_burn (
+    organization_id uuid not null,
+    pool_id uuid not null references pool,
+    since timestamptz not null,
+    until timestamptz,
+    rate_card_key text collate "C" not null,
+    serves_children boolean not null,
+    primary key (pool_id, since)
+);
+select protect('pool_burn', 'select, insert, update');
 
 -- What a customer was given apart from its plans, or denied.
 create table entitlement_override (
@@ -185,6 +207,8 @@ create unique index on transfer (pool_id, key) where key is not null;
 create index on transfer (pool_id, undoes) where undoes is not null;
 create index transfer_beyond on transfer (pool_id, sequence)
     where source in ('overage', 'burst') or origin in ('overage', 'burst');
+create index transfer_returned on transfer (pool_id, sequence)
+    where reason in ('grant_voided', 'grant_unpaid');
 select protect('transfer', 'select, insert');
 
 -- Refusals, counted by pool, subject, code and minute; written by post_transfers alone, as transfers

@@ -1,0 +1,202 @@
+"""Usage that the steps of burning have passed by, and that becomes a customer's afterwards."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from msgspec import Struct
+from psycopg import Connection
+
+from farebox.postgres import burn
+
+
+class Mapped(Struct, frozen=True):
+    """In [start, end) a subject's usage becomes a customer's; `former`: whose it was, if anybody's.
+
+    named: it is the usage that named the customer, whoever the subject was.
+    """
+
+    subject: str
+    customer: str
+    start: datetime
+    end: datetime
+    former: str | None = None
+    named: bool = False
+
+
+class SubjectTarget(Struct, frozen=True):
+    """What a subject uses of a meter in [start, end) burns this pool."""
+
+    subject: str
+    meter: str
+    pool_id: UUID
+    start: datetime
+    end: datetime
+
+
+class Burned(Struct, frozen=True):
+    """Usage of a subject that has burned a pool; last_time: of its last event."""
+
+    subject: str
+    pool: str
+    last_time: datetime
+
+
+def wait_for_watermark(connection: Connection, organization_id: UUID) -> int | None:
+    """Return up to which event usage has burned pools, and let no step go on; none: no pool may."""
+    row = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s for update",
+        (organization_id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+# Rollups say in which quarters of an hour there is something to read; after the last event that
+# they hold, the stream is read. `+ 0` keeps the planner from the index on sequence.
+_READINGS = """
+insert into burn_reading
+with mapped as materialized (
+  select * from unnest(%(subjects)s::text[], %(customers)s::text[], %(starts)s::timestamptz[],
+                       %(ends)s::timestamptz[], %(named)s::boolean[])
+    t(subject, customer_key, start_at, end_at, named)
+),
+member as materialized (
+  select s.*, m.customer_key as taker, m.start_at, m.end_at
+  from mapped m join series s on not m.named and s.organization_id = %(org)s
+    and s.subject = m.subject and s.customer_key = ''
+  union all
+  select s.*, m.customer_key, m.start_at, m.end_at
+  from mapped m join series s on m.named and s.organization_id = %(org)s
+    and s.customer_key = m.customer_key and s.customer_key <> ''
+),
+folded as materialized (
+  select coalesce(max(sequence), 0) as sequence from watermark where organization_id = %(org)s
+),
+place as materialized (
+  select distinct r.bucket from member m join rollup r on r.organization_id = %(org)s
+    and r.series_id = m.series_id
+    and r.bucket > m.start_at - interval '15 minutes' and r.bucket < m.end_at
+),
+found as (
+  select e.* from folded f cross join place p cross join lateral (
+    select sequence, time, series, quantities, payload from event
+    where organization_id = %(org)s and time >= p.bucket
+      and time < p.bucket + interval '15 minutes'
+      and sequence + 0 <= least(f.sequence, %(burned)s)
+    offset 0) e
+  union all
+  select e.* from folded f cross join lateral (
+    select sequence, time, series, quantities, payload from event
+    where organization_id = %(org)s and sequence > f.sequence and sequence <= %(burned)s
+    offset 0) e
+)
+select e.sequence, e.time, r.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
+       case when e.payload ->> 'fareboxdraw' is null then m.taker end
+from found e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+join member m on m.series_id = r.series_id and m.start_at <= e.time and e.time < m.end_at
+where not exists (select from void v
+                  where v.organization_id = %(org)s and v.sequence = e.sequence)"""
+
+
+def read_late(
+    connection: Connection, organization_id: UUID, mapped: Sequence[Mapped], burned: int
+) -> list[str]:
+    """As `burn.read_step`: set readings up to the watermark aside, as what they become.
+
+    Those of an event that names its draw are set aside as nobody's: they have burned already.
+    """
+    burn.open_readings(connection)
+    # What an earlier change in this transaction set aside has burned.
+    connection.execute("delete from burn_reading")
+    connection.execute(
+        _READINGS,
+        {
+            "org": organization_id,
+            "burned": burned,
+            "subjects": [one.subject for one in mapped],
+            "customers": [one.customer for one in mapped],
+            "starts": [one.start for one in mapped],
+            "ends": [one.end for one in mapped],
+            "named": [one.named for one in mapped],
+        },
+    )
+    return burn.customers_aside(connection)
+
+
+# What has burned is what a draw of the pool by this subject covers, unless all of the draw was
+# taken back, and what names its draw. No draw is older than its events are here, but for clocks
+# that differ.
+_BURNED = """
+with former as materialized (
+  select * from unnest(%(subjects)s::text[], %(meters)s::text[], %(pools)s::uuid[],
+                       %(starts)s::timestamptz[], %(ends)s::timestamptz[])
+    t(subject, meter_key, pool_id, start_at, end_at)
+),
+later as materialized (
+  select * from unnest(%(later_subjects)s::text[], %(later_meters)s::text[],
+                       %(later_pools)s::uuid[], %(later_starts)s::timestamptz[],
+                       %(later_ends)s::timestamptz[])
+    t(subject, meter_key, pool_id, start_at, end_at)
+),
+received as materialized (
+  select received_at - interval '1 hour' as since from event
+  where organization_id = %(org)s and sequence = (select min(sequence) from burn_reading)
+),
+draw as materialized (
+  select t.pool_id, t.subject, (t.note ->> 'first_sequence')::bigint as first_sequence,
+         (t.note ->> 'last_sequence')::bigint as last_sequence
+  from (select distinct f.pool_id, r.since from former f cross join received r) f
+  join transfer t on t.pool_id = f.pool_id and t.sequence >= sequence_at(f.pool_id, f.since)
+  where t.reason = 'metered' and t.subject = any(%(subjects)s) and t.note is not null
+    and case when exists (select from transfer u
+                          where u.pool_id = t.pool_id and u.undoes = t.operation)
+        then (select sum(u.amount) from transfer u
+              where u.pool_id = t.pool_id and u.undoes = t.operation and u.source = 'used')
+             < (select sum(o.amount) from transfer o
+                where o.pool_id = t.pool_id and o.sequence >= t.sequence
+                  and o.operation = t.operation and o.target = 'used' and o.reason = 'metered')
+        else true end
+),
+gone as (
+  delete from burn_reading p using former f
+  where f.subject = p.subject and f.meter_key = p.meter_key
+    and f.start_at <= p.time and p.time < f.end_at
+    and (p.customer_key is null
+         or exists (select from draw d where d.pool_id = f.pool_id and d.subject = p.subject
+                      and p.sequence between d.first_sequence and d.last_sequence))
+  returning p.subject, p.meter_key, p.time, f.pool_id
+)
+select g.subject, o.key, max(g.time) from gone g join pool o on o.pool_id = g.pool_id
+where not exists (select from later l
+                  where l.subject = g.subject and l.meter_key = g.meter_key
+                    and l.start_at <= g.time and g.time < l.end_at and l.pool_id = g.pool_id)
+group by 1, 2 order by 1, 2"""
+
+
+def leave_burned(
+    connection: Connection,
+    organization_id: UUID,
+    former: Sequence[SubjectTarget],
+    later: Sequence[SubjectTarget],
+) -> list[Burned]:
+    """Leave out of the readings set aside what has burned its former pool.
+
+    Returns what of it is not to burn that same pool as what it becomes.
+    """
+    rows = connection.execute(
+        _BURNED,
+        {
+            "org": organization_id,
+            "subjects": [one.subject for one in former],
+            "meters": [one.meter for one in former],
+            "pools": [one.pool_id for one in former],
+            "starts": [one.start for one in former],
+            "ends": [one.end for one in former],
+            "later_subjects": [one.subject for one in later],
+            "later_meters": [one.meter for one in later],
+            "later_pools": [one.pool_id for one in later],
+            "later_starts": [one.start for one in later],
+            "later_ends": [one.end for one in later],
+        },
+    ).fetchall()
+    return [Burned(*row) for row in rows]
