@@ -1,8 +1,10 @@
 """Whatever changes later, each use is burned from one pool or billed by the plan, never both."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
+from threading import Event
 
 import msgspec
 import pytest
@@ -132,6 +134,50 @@ def test_each_use_is_burned_or_billed_once(sold: World, changes: list[Change]) -
     unbilled = all_unbilled(sold.pool, sold.organization_id, START, sold.now)
     # These pools have no grants: what was used of them is beyond, which is told of each pool.
     assert [] == [one for one in unbilled if one.pool is None]
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES.keys())
+def test_use_that_is_dated_ahead_is_burned_or_billed_once(
+    sold: World, changes: list[Change]
+) -> None:
+    """By the time of a change it has burned already, or has been passed by."""
+    sent = 0
+    for number, change in enumerate([lambda world: None, *changes]):
+        change(sold)
+        sent += use(sold, 10**number)
+        for minutes in (1, 59):
+            ahead = sold.now + timedelta(minutes=minutes)
+            assert ["accepted"] == list(sold.send(sold.event("tokens", ahead, "team", n=7)))
+            sent += 7
+        while burn_usage(sold.pool, sold.organization_id, sold.now):
+            pass
+    taken = burned(sold)
+    assert sent == taken + billed(sold)
+    assert 0 < taken < sent
+
+
+def test_a_change_waits_for_the_step_under_way(sold: World) -> None:
+    """Each holds what the other wants to have next only in the same order."""
+    pools_of(sold, rate_card="a")
+    sold.now += DAY
+    stop = Event()
+
+    def step() -> None:
+        while not stop.is_set():
+            burn_usage(sold.pool, sold.organization_id, sold.now)
+
+    with ThreadPoolExecutor(2) as threads:
+        steps = [threads.submit(step) for _ in range(2)]
+        for number in range(60):
+            sold.send(sold.event("tokens", sold.now, "team", n=1))
+            pools_of(sold, rate_card="ab"[number % 2])
+            sold.now += timedelta(seconds=1)
+        stop.set()
+        for one in steps:
+            one.result()
+    step_left = burn_usage(sold.pool, sold.organization_id, sold.now)
+    assert step_left >= 0
+    assert 60 == burned(sold) + billed(sold)
 
 
 def test_what_was_used_before_its_meter_was_on_the_card_is_billed(sold: World) -> None:

@@ -77,28 +77,52 @@ def put_pool(
             )
             store.add_pool(connection, organization_id, pool_id, opened, definition)
             if definition.rate_card is not None:
-                _burn(connection, organization_id, pool_id, definition, now)
+                since = burn.boundary(connection, organization_id, _whose(definition), now)
+                _burn(connection, organization_id, pool_id, definition, since)
             return PutPool(pool_id, definition, changed=True, created=True)
-        pool_id, before = found
-        if before == definition:
-            return PutPool(pool_id, before, changed=False)
-        problems = _fixed(before, definition)
-        if problems:
-            return problems
-        stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
-        with exact():
-            refusal = change_policy(stated.book, definition.policy, now)
-        if refusal is not None:
-            return refusal
-        store.put_definition(connection, organization_id, pool_id, definition)
-        if _burns(definition) != _burns(before):
-            _burn(connection, organization_id, pool_id, definition, stated.book.pool.as_of)
-        write_books(connection, organization_id, [stated])
-        return PutPool(pool_id, definition, changed=True)
+        return _change(connection, organization_id, *found, definition, now)
+
+
+def _change(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    before: PoolDefinition,
+    definition: PoolDefinition,
+    now: datetime,
+) -> PutPool | Refusal | list[Problem]:
+    if before == definition:
+        return PutPool(pool_id, before, changed=False)
+    problems = _fixed(before, definition)
+    if problems:
+        return problems
+    since = now
+    burns_anew = _burns(definition) != _burns(before)
+    if burns_anew:
+        whose = _whose(before, definition)
+        since = burn.boundary(connection, organization_id, whose, now)
+    stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
+    with exact():
+        refusal = change_policy(stated.book, definition.policy, now)
+    if refusal is not None:
+        return refusal
+    store.put_definition(connection, organization_id, pool_id, definition)
+    if burns_anew:
+        since = max(since, stated.book.pool.as_of)
+        _burn(connection, organization_id, pool_id, definition, since)
+    write_books(connection, organization_id, [stated])
+    return PutPool(pool_id, definition, changed=True)
 
 
 def _burns(definition: PoolDefinition) -> tuple[str | None, bool]:
     return definition.rate_card, definition.serves_children
+
+
+def _whose(*definitions: PoolDefinition) -> str | None:
+    """Return whose usage burns the pool; none where it is not one customer's alone."""
+    if any(one.serves_children for one in definitions):
+        return None
+    return definitions[0].customer
 
 
 def _burn(

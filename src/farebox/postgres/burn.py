@@ -1,13 +1,16 @@
 """Usage that burns pools: which pools, which events, up to which one, and what has no rate."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 from psycopg import Connection
+
+LEAD = timedelta(hours=1)
+"""So far ahead of now an event is looked for that burned already; the usual policy lets none in."""
 
 
 class BurningPool(Struct, frozen=True):
@@ -51,6 +54,47 @@ class Unburned(Struct, frozen=True):
     reason: str
 
 
+def boundary(
+    connection: Connection, organization_id: UUID, customer: str | None, now: datetime
+) -> datetime:
+    """Return from when on usage may burn in another way: after all that the steps have passed.
+
+    Usually that is now, but events may be dated ahead of it, up to LEAD. customer: whose events
+    those are; none: of anybody. No step goes on until the transaction ends, so this goes before
+    the lock of any pool.
+    """
+    connection.execute(
+        "insert into burn_watermark select organization_id, last_sequence from stream_head"
+        " where organization_id = %s and shard = 0 on conflict do nothing",
+        (organization_id,),
+    )
+    passed = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s for update",
+        (organization_id,),
+    ).fetchone()
+    assert passed is not None, "the row was made above, if it was not there"
+    latest = connection.execute(
+        "select max(e.time) from event e where e.organization_id = %(org)s"
+        " and e.time >= %(now)s and e.time < %(until)s and e.sequence <= %(passed)s"
+        " and (%(customer)s::text is null or exists (select from unnest(e.series) r(series_id)"
+        "   join series s on s.organization_id = %(org)s and s.series_id = r.series_id"
+        "   left join subject m on s.customer_key = '' and m.organization_id = %(org)s"
+        "    and m.subject = s.subject and m.valid_from <= e.time and e.time < m.valid_to"
+        "   where coalesce(nullif(s.customer_key, ''), m.customer_key) = %(customer)s))",
+        {
+            "org": organization_id,
+            "customer": customer,
+            "now": now,
+            "until": now + LEAD,
+            "passed": passed[0],
+        },
+    ).fetchone()
+    if latest is None or latest[0] is None:
+        return now
+    ahead: datetime = latest[0]
+    return ahead + timedelta(microseconds=1)
+
+
 def begin(
     connection: Connection,
     organization_id: UUID,
@@ -60,7 +104,7 @@ def begin(
     *,
     serves_children: bool,
 ) -> None:
-    """Let events of a time from `now` on burn a pool so, as far as they come after this commit."""
+    """Let events of a time from `now` on, which is a `boundary`, burn a pool so."""
     end(connection, organization_id, pool_id, now)
     connection.execute(
         "insert into pool_burn values (%s, %s, %s, null, %s, %s)"
@@ -69,15 +113,10 @@ def begin(
         " rate_card_key = excluded.rate_card_key, serves_children = excluded.serves_children",
         (organization_id, pool_id, now, rate_card, serves_children),
     )
-    connection.execute(
-        "insert into burn_watermark select organization_id, last_sequence from stream_head"
-        " where organization_id = %s and shard = 0 on conflict do nothing",
-        (organization_id,),
-    )
 
 
 def end(connection: Connection, organization_id: UUID, pool_id: UUID, now: datetime) -> None:
-    """Let events of a time from `now` on burn a pool no more."""
+    """Let events of a time from `now` on, which is a `boundary`, burn a pool no more."""
     connection.execute(
         "update pool_burn set until = %s"
         " where organization_id = %s and pool_id = %s and until is null",
