@@ -12,7 +12,7 @@ import pytest
 from farebox.cli import asgi
 from farebox.cli.runtime import clock
 from farebox.postgres.session import Pool
-from farebox.worker import fold, jobs
+from farebox.worker import burn, fold, follow_pools, jobs
 
 
 def test_jobs_are_worked_on_again_after_the_database_was_away(
@@ -47,7 +47,17 @@ def test_jobs_are_worked_on_again_after_the_database_was_away(
     asyncio.run(asyncio.wait_for(run(), 10))
 
 
-def test_folding_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "work", "keep"),
+    [
+        (fold, "fold_all", fold.keep_folding),
+        (burn, "burn_all", burn.keep_burning),
+        (follow_pools, "follow_all", follow_pools.keep_following),
+    ],
+)
+def test_background_work_goes_on_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch, module: Any, work: str, keep: Any
+) -> None:
     passes: list[int] = []
 
     def fail_first(*_: object) -> int:
@@ -56,11 +66,12 @@ def test_folding_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> Non
             raise psycopg.OperationalError("no connection")
         return 0
 
-    monkeypatch.setattr(fold, "fold_all", fail_first)
-    monkeypatch.setattr(fold, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(module, work, fail_first)
+    for pause in ("PAUSE_SECONDS", "IDLE_SECONDS"):
+        monkeypatch.setattr(module, pause, 0, raising=False)
 
     async def run() -> None:
-        task = asyncio.create_task(fold.keep_folding(None, None))  # type: ignore[arg-type]
+        task = asyncio.create_task(keep(None, None))
         while len(passes) < 3:
             await asyncio.sleep(0.001)
         task.cancel()
@@ -68,6 +79,15 @@ def test_folding_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> Non
             await task
 
     asyncio.run(asyncio.wait_for(run(), 10))
+
+
+@pytest.mark.parametrize(
+    ("found", "seconds", "pause"), [(0, 9, 1.0), (5, 0.01, 0.25), (5, 0.5, 1.5), (5, 9, 2.0)]
+)
+def test_who_follows_rests_longer_the_longer_a_pass_took(
+    found: int, seconds: float, pause: float
+) -> None:
+    assert pause == follow_pools.pause_after(found, seconds)
 
 
 @pytest.mark.parametrize("year", [2027, 2028])

@@ -166,6 +166,20 @@ def test_an_event_that_names_its_draw_does_not_burn_again(sold: World) -> None:
     assert Decimal(8) == available(sold, pool)
 
 
+def test_an_event_that_was_taken_out_of_the_stream_does_not_burn(sold: World) -> None:
+    pool = sold.pool_of("credits", unit="credit", customer="acme", rate_card="credits")
+    sold.grant(pool, 10)
+    sold.now += timedelta(hours=1)
+    for tokens in (100, 200):
+        call(sold, tokens)
+    with transaction(sold.pool, sold.organization_id) as connection:
+        connection.execute(
+            "insert into void values (%s, 1, %s, 'import')", (sold.organization_id, sold.now)
+        )
+    burn_all(sold)
+    assert Decimal(10) - 4 == available(sold, pool)
+
+
 def test_the_pool_of_the_customer_above_serves_its_children(sold: World) -> None:
     sold.customer("acme-eu", parent="acme")
     pool = sold.pool_of(

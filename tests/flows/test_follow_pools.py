@@ -1,6 +1,5 @@
 """Following pools: each entry counts once and what is due is posted, whoever is killed."""
 
-import asyncio
 import os
 import signal
 import subprocess
@@ -14,7 +13,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from farebox_world import World, at
 
@@ -193,26 +191,3 @@ def test_a_pass_settles_and_follows_and_goes_on_where_one_fails(
     assert any(row[1] == "expired" for row in entries(world, pool_id))
     with unbound(world.pool) as connection:
         assert world.organization_id not in pool_due.touched_organizations(connection)
-
-
-def test_following_goes_on_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes: list[int] = []
-
-    def fail_first(*_: object) -> int:
-        passes.append(len(passes))
-        if len(passes) == 1:
-            raise psycopg.OperationalError("no connection")
-        return 0
-
-    monkeypatch.setattr(worker, "follow_all", fail_first)
-    monkeypatch.setattr(worker, "IDLE_SECONDS", 0)
-
-    async def run() -> None:
-        task = asyncio.create_task(worker.keep_following(None, None))  # type: ignore[arg-type]
-        while len(passes) < 3:
-            await asyncio.sleep(0.001)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(asyncio.wait_for(run(), 10))

@@ -1,10 +1,12 @@
 """Who asks a decider in tests of the intake: of pools of 100 units, and of an empty one."""
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 from farebox_pools import Pools, digest
 
@@ -71,3 +73,18 @@ class Gate:
             return await post(decider, decided)
 
         monkeypatch.setattr(Decider, "_post", wait_then_post)
+
+
+def cut_who_waits(superuser_url: str, function: str) -> None:
+    """Cut the connections that wait for a lock in a function, as soon as there is one."""
+    with psycopg.connect(superuser_url, autocommit=True) as killer:
+        for _ in range(1000):
+            cut = killer.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity"
+                " where wait_event_type = 'Lock' and query like %s",
+                (f"%{function}%",),
+            ).fetchall()
+            if cut:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")

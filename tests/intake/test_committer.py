@@ -1,12 +1,12 @@
 """The group committer: who waits is answered, who leaves harms nobody, what fails is alone."""
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
 import pytest
+from farebox_desk import cut_who_waits
 from farebox_world import ANY_TIME, World, at
 
 from farebox.catalog.meter import Aggregation, Meter
@@ -199,7 +199,7 @@ def test_a_lost_connection_is_told_and_the_next_request_goes_through(
         with transaction(world.pool, world.organization_id) as connection:
             stream.lock_head(connection, world.organization_id)
             lost = [asyncio.create_task(committer.append(calls(world, n))) for n in (1, 2)]
-            await asyncio.to_thread(cut_who_waits, superuser_url)
+            await asyncio.to_thread(cut_who_waits, superuser_url, "append_events")
             answers = await asyncio.gather(*lost, return_exceptions=True)
         assert [True, True] == [isinstance(one, psycopg.OperationalError) for one in answers]
         assert ["0"] == stored(world)
@@ -207,20 +207,6 @@ def test_a_lost_connection_is_told_and_the_next_request_goes_through(
 
     run(intake, story())
     assert ["0", "1", "2"] == stored(world)
-
-
-def cut_who_waits(superuser_url: str) -> None:
-    """Cut the connections that wait for a stream, as soon as there is one."""
-    with psycopg.connect(superuser_url, autocommit=True) as killer:
-        for _ in range(1000):
-            cut = killer.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where wait_event_type = 'Lock' and query like '%append_events%'"
-            ).fetchall()
-            if cut:
-                return
-            time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 def test_an_answer_that_is_lost_leaves_events_that_count_once(

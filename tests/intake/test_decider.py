@@ -1,7 +1,6 @@
 """The group committer of decisions: who waits is answered, who leaves or fails harms nobody."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -9,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from farebox_desk import Desk, Gate, draw, drawn, hold, run, versions
+from farebox_desk import Desk, Gate, cut_who_waits, draw, drawn, hold, run, versions
 from farebox_pools import Pools, granted, refused
 
 from farebox.flows.decide_pools import Asked, Outcome, Round
@@ -211,7 +210,7 @@ def test_a_lost_connection_is_told_and_the_next_request_goes_through(
         with transaction(pools.pool, pools.organization_id) as connection:
             read_books(connection, pools.organization_id, list(pools.ids.values()), lock=True)
             lost = [asyncio.create_task(desk.one("pool", draw(n, f"{n}"))) for n in (1, 2)]
-            await asyncio.to_thread(cut_who_waits, superuser_url)
+            await asyncio.to_thread(cut_who_waits, superuser_url, "post_transfers")
             answers = await asyncio.gather(*lost, return_exceptions=True)
         assert [True, True] == [isinstance(one, psycopg.OperationalError) for one in answers]
         assert 1 == drawn(pools)
@@ -220,20 +219,6 @@ def test_a_lost_connection_is_told_and_the_next_request_goes_through(
 
     run(intake, story())
     assert 4 == drawn(pools)
-
-
-def cut_who_waits(superuser_url: str) -> None:
-    """Cut the connections that wait for a pool, as soon as there is one."""
-    with psycopg.connect(superuser_url, autocommit=True) as killer:
-        for _ in range(1000):
-            cut = killer.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity"
-                " where wait_event_type = 'Lock' and query like '%post_transfers%'"
-            ).fetchall()
-            if cut:
-                return
-            time.sleep(0.01)
-    raise AssertionError("nobody waits")
 
 
 def test_an_answer_that_is_lost_leaves_a_draw_that_counts_once(

@@ -5,7 +5,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
@@ -32,7 +32,7 @@ from farebox.postgres.imports import ImportRow, ImportStatus
 from farebox.postgres.session import Pool, transaction
 
 ROWS_A_BATCH = 5_000
-IMPORT_TIME_POLICY = TimePolicy(late=None, future=timedelta(hours=1))
+IMPORT_TIME_POLICY = TimePolicy(late=None)
 """What is imported may be of any age; a time to come is a mistake here too."""
 
 _NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}", re.ASCII)

@@ -18,11 +18,15 @@ _DIGEST_SIZE = 16
 _CANONICAL = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 
 
+FUTURE_MAX = timedelta(hours=1)
+"""So far ahead of its receipt an event may be dated, unless another policy is given."""
+
+
 class TimePolicy(Struct, frozen=True):
     """How far the time of an event may lie from the time of its receipt; None: any distance."""
 
     late: timedelta | None = timedelta(days=400)
-    future: timedelta | None = timedelta(hours=1)
+    future: timedelta | None = FUTURE_MAX
 
 
 DEFAULT_TIME_POLICY = TimePolicy()

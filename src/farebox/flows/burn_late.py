@@ -18,6 +18,7 @@ from farebox.flows.burn_usage import burn_readings
 from farebox.flows.rate_periods import read_terms
 from farebox.period.instant import END
 from farebox.period.span import without
+from farebox.postgres import burn
 from farebox.postgres import burn_late as store
 from farebox.postgres.burn_late import Burned, Mapped, SubjectTarget
 from farebox.postgres.customer import SubjectRow
@@ -61,7 +62,7 @@ def burn_late(
     for target in burn_targets(serving, read_terms(connection, organization_id).cards):
         targets[target[0]].append(target)
     near = [part for one in mapped for part in _near(one, targets)]
-    burned = store.wait_for_watermark(connection, organization_id) if near else None
+    burned = burn.wait_for_watermark(connection, organization_id) if near else None
     if burned is None:
         return []
     takers = store.read_late(connection, organization_id, near, burned)

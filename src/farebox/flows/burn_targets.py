@@ -10,7 +10,7 @@ from psycopg import Connection
 
 from farebox.catalog.resolve import CardVersion
 from farebox.period.instant import BEGINNING, END
-from farebox.period.span import without
+from farebox.period.span import Span, without
 from farebox.postgres import burn, customer
 from farebox.postgres.burn import BurningPool
 from farebox.postgres.customer import Above
@@ -55,6 +55,24 @@ def burn_targets(serving: Serving, cards: Mapping[str, Sequence[CardVersion]]) -
                     _add(taken, key, owner, pool, cards.get(pool.rate_card, ()))
         targets += [target for some in taken.values() for target in some]
     return targets
+
+
+Burning = Mapping[tuple[str, str], Sequence[Span]]
+"""By customer and meter, the spans in which its use burns a pool and is not charged by the plan."""
+
+
+def burning_spans(
+    connection: Connection,
+    organization_id: UUID,
+    customers: Sequence[str],
+    cards: Mapping[str, Sequence[CardVersion]],
+) -> Burning:
+    """Return when usage of these customers burns pools, or did."""
+    spans: dict[tuple[str, str], list[Span]] = defaultdict(list)
+    serving = serving_pools(connection, organization_id, customers)
+    for key, meter, _, since, until in burn_targets(serving, cards):
+        spans[key, meter].append((since, until))
+    return spans
 
 
 def _add(

@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from fractions import Fraction
 from uuid import UUID
 
 import msgspec
@@ -25,12 +24,13 @@ from farebox.flows.rate_periods import Terms, read_terms
 from farebox.ledger.command import Draw
 from farebox.ledger.refusal import Refusal
 from farebox.metering.reading import meter_dimensions
-from farebox.money.rounding import QUANTITY_DECIMALS, exact_sum, round_to
+from farebox.money.rounding import exact_sum
 from farebox.postgres import burn, stream
 from farebox.postgres.burn import Unburned, Use
 from farebox.postgres.session import Pool, transaction
-from farebox.rating.rate import rate, split_unpriced
-from farebox.rating.usage import Usage, resolve_aliases
+from farebox.rating.credit import credits_of
+from farebox.rating.rated import UnpricedReason
+from farebox.rating.usage import Usage
 
 EVENTS_A_STEP = 20_000
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -117,10 +117,10 @@ def _rate(terms: Terms, history: Sequence[CardVersion], use: Use) -> Part | Unbu
     rates = () if version is None else version.card.rates
     price = next((one.price for one in rates if one.meter == use.meter), None)
     usage = Usage(quantity=use.quantity, dimensions=dimensions, events=use.events)
-    priced, unpriced = split_unpriced(price, resolve_aliases([usage], terms.aliases))
-    if price is None or version is None or not priced:
-        return _missing(use, dimensions, unpriced[0].reason)
-    units = round_to(Fraction(rate(price, priced).amount), QUANTITY_DECIMALS)
+    units = credits_of(price, usage, terms.aliases)
+    if isinstance(units, UnpricedReason):
+        return _missing(use, dimensions, units)
+    assert version is not None, "what has a price has it from a version"
     card = version.card.key
     return Part(use.meter, dimensions, use.quantity, use.events, units, card, version.version)
 

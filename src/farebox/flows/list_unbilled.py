@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
 
-from farebox.flows.burn_targets import burn_targets, serving_pools
+from farebox.flows.burn_targets import Burning, burning_spans
 from farebox.flows.due_periods import cycle_of, due_at
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.read_usage import read_quantities
@@ -188,7 +188,7 @@ class _Look:
             for key in keys
             for gap in self._gaps([_span(row) for row in subscribed[key]])
         ]
-        burning = self._burning(keys)
+        burning = burning_spans(self._connection, self._organization_id, keys, self._terms.cards)
         items = []
         for meter in self._terms.meters:
             uncharged = self._uncharged(meter, keys, subscribed)
@@ -213,20 +213,12 @@ class _Look:
         plan = self._terms.plans[row.plan_key, row.plan_version]
         return any(charge.meter == meter for charge in plan.charges)
 
-    def _burning(self, keys: Sequence[str]) -> Mapping[tuple[str, str], Sequence[Span]]:
-        """Return by customer and meter when its use burns a pool."""
-        spans: dict[tuple[str, str], list[Span]] = defaultdict(list)
-        serving = serving_pools(self._connection, self._organization_id, keys)
-        for key, meter, _, since, until in burn_targets(serving, self._terms.cards):
-            spans[key, meter].append((since, until))
-        return spans
-
     def _apart(
         self,
         reason: UnbilledReason,
         meter: str,
         spans: Sequence[tuple[str, Span]],
-        burning: Mapping[tuple[str, str], Sequence[Span]],
+        burning: Burning,
     ) -> list[Unbilled]:
         """Return what was used of a meter in the spans and has burned no pool so far."""
         free, burned = [], []

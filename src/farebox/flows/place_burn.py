@@ -7,7 +7,6 @@ What burned is read from the draws and from what is listed as unburned; the rest
 from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
-from fractions import Fraction
 from uuid import UUID
 
 import msgspec
@@ -22,13 +21,13 @@ from farebox.flows.burn_usage import BurnNote, Part
 from farebox.flows.rate_periods import Terms
 from farebox.flows.reading_at import ReadingAt
 from farebox.ledger.decide import SKEW
-from farebox.money.rounding import QUANTITY_DECIMALS, round_to
 from farebox.postgres.burn import BurningPool
 from farebox.postgres.burn_place import burned_up_to, metered_draws, unburned_reason
 from farebox.postgres.pool import find_pool
 from farebox.rating.charge import RateCardVersion
-from farebox.rating.rate import rate, split_unpriced
-from farebox.rating.usage import Usage, resolve_aliases
+from farebox.rating.credit import credits_of
+from farebox.rating.rated import UnpricedReason
+from farebox.rating.usage import Usage
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
@@ -174,9 +173,8 @@ def _rate(terms: Terms, version: CardVersion | None, reading: ReadingAt) -> _Rat
     rates = () if version is None else version.card.rates
     price = next((one.price for one in rates if one.meter == reading.meter), None)
     usage = Usage(quantity=reading.value, dimensions=reading.dimensions, events=1)
-    priced, unpriced = split_unpriced(price, resolve_aliases([usage], terms.aliases))
+    units = credits_of(price, usage, terms.aliases)
     card = None if version is None else RateCardVersion(version.card.key, version.version)
-    if price is None or not priced:
-        return _Rated(None, card, str(unpriced[0].reason))
-    units = round_to(Fraction(rate(price, priced).amount), QUANTITY_DECIMALS)
+    if isinstance(units, UnpricedReason):
+        return _Rated(None, card, str(units))
     return _Rated(units, card, None)

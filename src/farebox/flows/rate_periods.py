@@ -17,7 +17,7 @@ from farebox.catalog.price import Capacity, Matrix, Price
 from farebox.catalog.resolve import Cards, CardVersion, resolve
 from farebox.catalog.resolve import Segment as ResolvedSegment
 from farebox.catalog.rule import needs_events
-from farebox.flows.burn_targets import burn_targets, serving_pools
+from farebox.flows.burn_targets import Burning, burning_spans
 from farebox.flows.read_usage import (
     MeterHistory,
     read_meters,
@@ -110,7 +110,7 @@ def rate_periods(
     keys = sorted({due.subscription.customer_key for due in dues})
     customers = customer.customers_by_key(connection, organization_id, keys)
     plans = [_plan(terms, due) for due in dues]
-    burning = _burning(connection, organization_id, terms, keys)
+    burning = burning_spans(connection, organization_id, keys, terms.cards)
     stretches = [
         stretch
         for position, due in enumerate(dues)
@@ -145,20 +145,6 @@ def _read_pools(
 
 def _plan(terms: Terms, due: Due) -> Plan:
     return terms.plans[due.subscription.plan_key, due.subscription.plan_version]
-
-
-Burning = Mapping[tuple[str, str], Sequence[tuple[datetime, datetime]]]
-"""By customer and meter, the spans in which its use burns a pool and is not charged by the plan."""
-
-
-def _burning(
-    connection: Connection, organization_id: UUID, terms: Terms, customers: Sequence[str]
-) -> Burning:
-    spans: dict[tuple[str, str], list[tuple[datetime, datetime]]] = defaultdict(list)
-    serving = serving_pools(connection, organization_id, customers)
-    for key, meter, _, since, until in burn_targets(serving, terms.cards):
-        spans[key, meter].append((since, until))
-    return spans
 
 
 def _stretches(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from fractions import Fraction
 from uuid import UUID
 
 import msgspec
@@ -32,13 +31,14 @@ from farebox.ledger.refusal import Refusal
 from farebox.metering.book import MeterBook
 from farebox.metering.kind import Filed
 from farebox.metering.reading import ReadingRefusal, meter_dimensions
-from farebox.money.rounding import QUANTITY_DECIMALS, exact_sum, round_to
+from farebox.money.rounding import exact_sum
 from farebox.postgres import catalog, stream
 from farebox.postgres.catalog import Kind
 from farebox.postgres.event_row import Prepared, prepare
 from farebox.postgres.pool import find_rate_card
-from farebox.rating.rate import rate, split_unpriced
-from farebox.rating.usage import Usage, resolve_aliases
+from farebox.rating.credit import credits_of
+from farebox.rating.rated import UnpricedReason
+from farebox.rating.usage import Usage
 
 SOURCE = "farebox/uses"
 
@@ -90,6 +90,10 @@ class Wanted(Struct, frozen=True, kw_only=True):
     settle: int | None = None
 
 
+Names = Mapping[tuple[str, int], tuple[str, ...]]
+"""The dimensions of each version of a meter."""
+
+
 class _Priced(Struct, frozen=True):
     units: Decimal
     parts: tuple[UsePart, ...]
@@ -109,9 +113,10 @@ def use_priced(
     A hold writes no event: what is settled does. The caller's transaction commits all of it.
     """
     head = stream.lock_head(connection, organization_id)
-    versions = catalog.versions(connection, organization_id, Kind.METER)
-    book = MeterBook(organization_id.bytes, head.catalog_revision, meter_versions(versions))
-    priced = _price(connection, organization_id, pool_id, book, wanted, now)
+    meters = meter_versions(catalog.versions(connection, organization_id, Kind.METER))
+    book = MeterBook(organization_id.bytes, head.catalog_revision, meters)
+    names = {(one.meter.key, one.version): meter_dimensions(one.meter) for one in meters}
+    priced = _price(connection, organization_id, pool_id, book, names, wanted, now)
     if isinstance(priced, UseRefusal):
         return priced
     if only_price:
@@ -159,6 +164,7 @@ def _price(
     organization_id: UUID,
     pool_id: UUID,
     book: MeterBook,
+    names: Names,
     wanted: Wanted,
     now: datetime,
 ) -> _Priced | UseRefusal:
@@ -187,7 +193,6 @@ def _price(
     if not rated:
         detail = f"rate card {key} has no rate for what was used"
         return UseRefusal(UseCode.EVENT_UNPRICED, detail)
-    names = _dimension_names(connection, organization_id)
     aliases = _aliases(connection, organization_id)
     parts = []
     for one in rated:
@@ -202,7 +207,7 @@ def _price(
 def _part(
     one: Filed,
     price: Price,
-    names: Mapping[tuple[str, int], tuple[str, ...]],
+    names: Names,
     aliases: Mapping[tuple[str, str], str],
 ) -> UsePart | None:
     series = one.series
@@ -210,21 +215,10 @@ def _part(
     dimensions = dict(zip(keys, series.dimensions, strict=True))
     quantity = Decimal(str(one.value))
     usage = Usage(quantity=quantity, dimensions=dimensions, events=1)
-    priced, _ = split_unpriced(price, resolve_aliases([usage], aliases))
-    if not priced:
+    units = credits_of(price, usage, aliases)
+    if isinstance(units, UnpricedReason):
         return None
-    amount = rate(price, priced).amount
-    units = round_to(Fraction(amount), QUANTITY_DECIMALS)
     return UsePart(series.meter_key, dimensions, quantity, units)
-
-
-def _dimension_names(
-    connection: Connection, organization_id: UUID
-) -> dict[tuple[str, int], tuple[str, ...]]:
-    return {
-        (one.meter.key, one.version): meter_dimensions(one.meter)
-        for one in meter_versions(catalog.versions(connection, organization_id, Kind.METER))
-    }
 
 
 def _aliases(connection: Connection, organization_id: UUID) -> dict[tuple[str, str], str]:

@@ -15,7 +15,7 @@ from farebox.alerts.rule_check import AlertCode
 from farebox.catalog.code import CatalogCode
 from farebox.flows.put_alert_rule import delete_alert_rule, put_alert_rule
 from farebox.http.authenticate import Principal, requires
-from farebox.http.body import read_as, read_json
+from farebox.http.body import read_keyed
 from farebox.http.code import HttpCode
 from farebox.http.definition import tagged
 from farebox.http.operation import Example, describe
@@ -120,10 +120,7 @@ _RULE: dict[str, object] = {
 )
 def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Response[bytes]:
     """Put a rule."""
-    rule = read_as({"key": key, **read_json(body)}, AlertRule)
-    if rule.key != key:
-        detail = f"the body says {rule.key!r}, the path says {key!r}"
-        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    rule = read_keyed(body, key, AlertRule)
     done = put_alert_rule(farebox.pool, principal.organization_id, rule, farebox.clock())
     if isinstance(done, list):
         raise refused_for(done)

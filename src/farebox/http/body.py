@@ -1,6 +1,6 @@
 """Bodies into values: exact numbers, every fault named by code and pointer, nothing guessed."""
 
-from typing import TypeVar
+from typing import Protocol, TypeVar, cast
 
 from msgspec import Struct
 
@@ -10,9 +10,15 @@ from farebox.events.content import content_fault
 from farebox.events.event import Json
 from farebox.events.json_text import NotJson, NotUtf8, decode_json
 from farebox.events.refusal import RequestCode
+from farebox.http.code import HttpCode
 from farebox.http.problem import refused, refused_for
 
 Value = TypeVar("Value", bound=Struct)
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
 
 
 def read_json(body: bytes) -> dict[str, Json]:
@@ -48,3 +54,13 @@ def read_as(members: dict[str, Json], kind: type[Value]) -> Value:
 def read_body(body: bytes, kind: type[Value]) -> Value:
     """Return a body as a value; an empty body is an empty object."""
     return read_as(read_json(body) if body.strip() else {}, kind)
+
+
+def read_keyed(body: bytes, key: str, kind: type[Value]) -> Value:
+    """Return a body as a value with the key of its path, which the body itself may leave out."""
+    value = read_as({"key": key, **read_json(body)}, kind)
+    said = cast("_Keyed", value).key
+    if said != key:
+        detail = f"the body says {said!r}, the path says {key!r}"
+        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    return value

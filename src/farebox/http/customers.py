@@ -10,7 +10,7 @@ from farebox.catalog.customer import Customer
 from farebox.flows.edit_draft import EditCode, tag_of
 from farebox.flows.put_customer import SubjectCode, put_customer
 from farebox.http.authenticate import Principal, requires, visible_customer
-from farebox.http.body import read_as, read_json
+from farebox.http.body import read_keyed
 from farebox.http.code import HttpCode
 from farebox.http.definition import IfMatch, tagged, untag
 from farebox.http.operation import Example, describe
@@ -87,10 +87,7 @@ def put_one(
     farebox: State, principal: Principal, key: str, body: RawBody, if_match: IfMatch = None
 ) -> Response[bytes]:
     """Put a customer."""
-    customer = read_as({"key": key, **read_json(body)}, Customer)
-    if customer.key != key:
-        detail = f"the body says {customer.key!r}, the path says {key!r}"
-        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    customer = read_keyed(body, key, Customer)
     done = put_customer(
         farebox.pool,
         principal.organization_id,

@@ -13,7 +13,7 @@ from farebox.catalog.cover import Cover
 from farebox.flows.put_pool import put_pool
 from farebox.flows.read_pool import books_now, check_pool_for
 from farebox.http.authenticate import Principal, requires, visible_customer
-from farebox.http.body import read_as, read_body, read_json
+from farebox.http.body import read_body, read_keyed
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use, covers_of, is_helped
 from farebox.http.decision import (
@@ -105,10 +105,7 @@ def visible_pool(farebox: State, principal: Principal, key: str) -> PoolKey:
 )
 def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Response[bytes]:
     """Put a pool."""
-    definition = read_as({"key": key, **read_json(body)}, PoolDefinition)
-    if definition.key != key:
-        detail = f"the body says {definition.key!r}, the path says {key!r}"
-        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    definition = read_keyed(body, key, PoolDefinition)
     done = put_pool(
         farebox.pool,
         principal.organization_id,

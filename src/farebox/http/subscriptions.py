@@ -13,7 +13,7 @@ from farebox.access.key import Scope
 from farebox.catalog.customer import Subscription
 from farebox.flows.put_subscription import SubscriptionCode, put_subscription
 from farebox.http.authenticate import Principal, require_customer, requires, visible_customer
-from farebox.http.body import read_as, read_json
+from farebox.http.body import read_keyed
 from farebox.http.code import HttpCode
 from farebox.http.definition import tagged
 from farebox.http.operation import Example, describe
@@ -89,10 +89,7 @@ _VIEW = {
 )
 def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Response[bytes]:
     """Put a subscription."""
-    subscription = read_as({"key": key, **read_json(body)}, Subscription)
-    if subscription.key != key:
-        detail = f"the body says {subscription.key!r}, the path says {key!r}"
-        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    subscription = read_keyed(body, key, Subscription)
     done = put_subscription(
         farebox.pool, principal.organization_id, subscription, farebox.clock(), farebox.new_id
     )

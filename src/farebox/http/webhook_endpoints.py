@@ -17,12 +17,12 @@ from farebox.flows.webhook_endpoint import (
     put_endpoint,
 )
 from farebox.http.authenticate import Principal, requires
-from farebox.http.body import read_as, read_json
+from farebox.http.body import read_keyed
 from farebox.http.code import HttpCode
 from farebox.http.definition import tagged
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, after_key, page_of
-from farebox.http.problem import refused, refused_for
+from farebox.http.problem import refused_for
 from farebox.http.state import State
 from farebox.http.webhook_actions import (
     EXAMPLE_SECRET,
@@ -141,10 +141,7 @@ _ENDPOINT: dict[str, object] = {
 )
 def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Response[bytes]:
     """Put an endpoint."""
-    endpoint = read_as({"key": key, **read_json(body)}, WebhookEndpoint)
-    if endpoint.key != key:
-        detail = f"the body says {endpoint.key!r}, the path says {key!r}"
-        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/key")
+    endpoint = read_keyed(body, key, WebhookEndpoint)
     done = put_endpoint(
         farebox.pool,
         principal.organization_id,

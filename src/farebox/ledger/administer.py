@@ -12,7 +12,14 @@ from farebox.ledger.account import Account
 from farebox.ledger.book import GRANT_EXPIRES, GRANT_RENEWS, PERIOD_TURNS, Book
 from farebox.ledger.decide import prepare
 from farebox.ledger.due import cancel, expire
-from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, Rollover
+from farebox.ledger.grant import (
+    Basis,
+    Grant,
+    GrantStatus,
+    Recurrence,
+    Rollover,
+    cost_of_part,
+)
 from farebox.ledger.issue import activate, close_if_empty, issue
 from farebox.ledger.policy import Policy, Renewal
 from farebox.ledger.pool import PoolStatus, cycle_of
@@ -20,7 +27,6 @@ from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import decide
 from farebox.ledger.transfer import Cause
-from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, round_to
 from farebox.period.cycle import index_at
 
 
@@ -152,14 +158,22 @@ def _pending(book: Book, number: int, now: datetime) -> Grant | Refusal:
     return grant
 
 
-def void_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
-    """Take back what is left of a grant; what is held of it goes when it comes back."""
+def _open(book: Book, number: int, now: datetime) -> Grant | Refusal:
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
     grant = book.grants.get(number)
     if grant is None:
         return Refusal(RefusalCode.GRANT_CLOSED, "nothing of this grant is left")
+    return grant
+
+
+def void_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
+    """Take back what is left of a grant; what is held of it goes when it comes back."""
+    grant = _open(book, number, now)
+    if isinstance(grant, Refusal):
+        return grant
+    time = book.pool.as_of
     cause = Cause(time)
     if grant.status is not GrantStatus.ACTIVE:
         cancel(book, cause, grant, Reason.GRANT_VOIDED)
@@ -175,12 +189,10 @@ def void_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
 
 def expire_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
     """Let a grant expire now, before its time."""
-    time = prepare(book, now)
-    if isinstance(time, Refusal):
-        return time
-    grant = book.grants.get(number)
-    if grant is None:
-        return Refusal(RefusalCode.GRANT_CLOSED, "nothing of this grant is left")
+    grant = _open(book, number, now)
+    if isinstance(grant, Refusal):
+        return grant
+    time = book.pool.as_of
     expire(book, Cause(time), grant)
     grant.expires_at = time  # only now: while it has units, its place among the others is by expiry
     book.touch(grant)
@@ -228,14 +240,22 @@ def add_recurrence(book: Book, asked: NewRecurrence, now: datetime) -> Recurrenc
     return one
 
 
-def end_recurrence(book: Book, number: int, now: datetime) -> Recurrence | Refusal:
-    """Let no further grant come; the running period's stays until its end."""
+def _recurrence(book: Book, number: int, now: datetime) -> Recurrence | Refusal:
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
     one = book.recurrences.get(number)
     if one is None:
         return Refusal(RefusalCode.GRANT_UNKNOWN, "there is no such recurring grant")
+    return one
+
+
+def end_recurrence(book: Book, number: int, now: datetime) -> Recurrence | Refusal:
+    """Let no further grant come; the running period's stays until its end."""
+    one = _recurrence(book, number, now)
+    if isinstance(one, Refusal):
+        return one
+    time = book.pool.as_of
     one.ends_at, one.next_at = time, None
     book.touch(one)
     return one
@@ -245,12 +265,10 @@ def end_recurrence_at(
     book: Book, number: int, ends_at: datetime | None, now: datetime
 ) -> Recurrence | Refusal:
     """Let a recurring grant end at an instant, the running period's with it; none: never."""
-    time = prepare(book, now)
-    if isinstance(time, Refusal):
-        return time
-    one = book.recurrences.get(number)
-    if one is None:
-        return Refusal(RefusalCode.GRANT_UNKNOWN, "there is no such recurring grant")
+    one = _recurrence(book, number, now)
+    if isinstance(one, Refusal):
+        return one
+    time = book.pool.as_of
     one.ends_at = ends_at
     if ends_at is not None and ends_at <= time:
         one.next_at = None
@@ -297,10 +315,7 @@ def move_units(
 
 
 def _arrive(book: Book, cause: Cause, old: Grant, amount: Decimal) -> None:
-    cost = None
-    if old.cost is not None:
-        exact = Fraction(old.cost) * Fraction(amount) / Fraction(old.amount)
-        cost = round_to(exact, QUANTITY_DECIMALS, RoundingMode.HALF_UP)
+    cost = None if old.cost is None else cost_of_part(old.cost, old.amount, amount)
     grant = Grant(
         number=0,
         amount=amount,

@@ -292,6 +292,7 @@ class Book:
             return
         heappush(self._agenda, Due(time, rank, number))
         if rank == GRANT_STARTS:
+            self._pass_over_starts()
             heappush(self._starts, Due(time, rank, number))
         if len(self._agenda) > _PASSED_OVER + 2 * (len(self.grants) + len(self.holds)):
             self._agenda = list(self._all_due())
@@ -304,13 +305,16 @@ class Book:
     @property
     def next_start(self) -> datetime | None:
         """When the next grant that is not in force yet will be."""
+        self._pass_over_starts()
+        return self._starts[0].time if self._starts else None
+
+    def _pass_over_starts(self) -> None:
+        """Forget the first starts as far as their grants do not wait for them any more."""
         while self._starts:
-            time, _, number = self._starts[0]
-            grant = self.grants.get(number)
+            grant = self.grants.get(self._starts[0].number)
             if grant is not None and grant.status is GrantStatus.SCHEDULED:
-                return time
+                return
             heappop(self._starts)
-        return None
 
     def take_due(self, now: datetime) -> Due | None:
         """Return the next thing that is due at `now` and forget it."""

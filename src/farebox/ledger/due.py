@@ -15,7 +15,7 @@ from farebox.ledger.book import (
     Book,
     Due,
 )
-from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence
+from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, cost_of_part
 from farebox.ledger.hold import HoldStatus
 from farebox.ledger.issue import activate, close_if_empty, issue, repay
 from farebox.ledger.pool import PoolStatus, cycle_of
@@ -183,10 +183,7 @@ def _roll_over(book: Book, old: Grant, kept: Decimal, time: datetime, ends: date
     """Move units of an ending grant into one of their own, by way of the source."""
     cause = Cause(time)
     book.post(cause, Reason.ROLLED_OVER, Account.GRANT, Account.SOURCE, kept, old)
-    share = None
-    if old.cost is not None:
-        exact = Fraction(old.cost) * Fraction(kept) / Fraction(old.amount)
-        share = round_to(exact, QUANTITY_DECIMALS, RoundingMode.HALF_UP)
+    share = None if old.cost is None else cost_of_part(old.cost, old.amount, kept)
     grant = Grant(
         number=0,
         amount=kept,

@@ -3,11 +3,13 @@
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 
 from msgspec import Struct
 
 from farebox.ledger.account import ZERO
 from farebox.ledger.policy import BURN_ORDER, BurnBy, Renewal
+from farebox.money.rounding import QUANTITY_DECIMALS, round_to
 from farebox.period.instant import END
 
 
@@ -115,3 +117,8 @@ def burn_key(grant: Grant, order: tuple[BurnBy, ...] = BURN_ORDER) -> BurnKey:
             case BurnBy.AGE:
                 values.append(grant.issued_at)
     return (*values, grant.issued_at, grant.number)
+
+
+def cost_of_part(cost: Decimal, amount: Decimal, part: Decimal) -> Decimal:
+    """Return what `part` units of a grant of `amount` cost, rounded half up to 18 decimals."""
+    return round_to(Fraction(cost) * Fraction(part) / Fraction(amount), QUANTITY_DECIMALS)

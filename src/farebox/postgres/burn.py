@@ -9,8 +9,7 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import Connection
 
-LEAD = timedelta(hours=1)
-"""So far ahead of now an event is looked for that burned already; the usual policy lets none in."""
+from farebox.events.admit import FUTURE_MAX
 
 
 class BurningPool(Struct, frozen=True):
@@ -59,20 +58,16 @@ def boundary(
 ) -> datetime:
     """Return from when on usage may burn in another way: after all that the steps have passed.
 
-    Usually that is now, but events may be dated ahead of it, up to LEAD. customer: whose events
-    those are; none: of anybody. No step goes on until the transaction ends, so this goes before
-    the lock of any pool.
+    Usually that is now, but events may be dated ahead of it, up to FUTURE_MAX. customer: whose
+    events those are; none: of anybody. No step goes on until the transaction ends, so this goes
+    before the lock of any pool.
     """
     connection.execute(
         "insert into burn_watermark select organization_id, last_sequence from stream_head"
         " where organization_id = %s and shard = 0 on conflict do nothing",
         (organization_id,),
     )
-    passed = connection.execute(
-        "select sequence from burn_watermark where organization_id = %s for update",
-        (organization_id,),
-    ).fetchone()
-    assert passed is not None, "the row was made above, if it was not there"
+    passed = wait_for_watermark(connection, organization_id)
     latest = connection.execute(
         "select max(e.time) from event e where e.organization_id = %(org)s"
         " and e.time >= %(now)s and e.time < %(until)s and e.sequence <= %(passed)s"
@@ -85,8 +80,8 @@ def boundary(
             "org": organization_id,
             "customer": customer,
             "now": now,
-            "until": now + LEAD,
-            "passed": passed[0],
+            "until": now + FUTURE_MAX,
+            "passed": passed,
         },
     ).fetchone()
     if latest is None or latest[0] is None:
@@ -122,6 +117,15 @@ def end(connection: Connection, organization_id: UUID, pool_id: UUID, now: datet
         " where organization_id = %s and pool_id = %s and until is null",
         (now, organization_id, pool_id),
     )
+
+
+def wait_for_watermark(connection: Connection, organization_id: UUID) -> int | None:
+    """Return up to which event usage has burned pools, and let no step go on; none: no pool may."""
+    row = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s for update",
+        (organization_id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def lock_watermark(connection: Connection, organization_id: UUID) -> int | None:
@@ -161,7 +165,8 @@ def burning_pools(
     return [BurningPool(*row) for row in rows]
 
 
-# The readings of a step, each with its customer. An event that names its draw has burned already.
+# The readings of a step, each with its customer. An event that names its draw has burned already,
+# one that was taken out of the stream does not count.
 _READINGS = """
 insert into burn_reading
 select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, s.dimensions,
@@ -170,7 +175,9 @@ from (
   select e.sequence, e.time, r.series_id, r.quantity
   from event e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
   where e.organization_id = %(org)s and e.sequence > %(after)s and e.sequence <= %(to)s
-    and e.payload ->> 'fareboxdraw' is null) r
+    and e.payload ->> 'fareboxdraw' is null
+    and not exists (select from void v
+                    where v.organization_id = %(org)s and v.sequence = e.sequence)) r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
 left join subject m on s.customer_key = '' and m.organization_id = %(org)s
   and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to"""

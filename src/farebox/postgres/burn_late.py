@@ -42,15 +42,6 @@ class Burned(Struct, frozen=True):
     last_time: datetime
 
 
-def wait_for_watermark(connection: Connection, organization_id: UUID) -> int | None:
-    """Return up to which event usage has burned pools, and let no step go on; none: no pool may."""
-    row = connection.execute(
-        "select sequence from burn_watermark where organization_id = %s for update",
-        (organization_id,),
-    ).fetchone()
-    return None if row is None else int(row[0])
-
-
 # Rollups say in which quarters of an hour there is something to read; after the last event that
 # they hold, the stream is read. `+ 0` keeps the planner from the index on sequence.
 _READINGS = """

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +9,8 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.invoicing.pool_use import Episode, PoolUse, PoolUseKind
-from farebox.money.rounding import EXACT, QUANTITY_DECIMALS, round_to
+from farebox.ledger.grant import cost_of_part
+from farebox.money.rounding import EXACT
 
 
 class PoolTarget(Struct, frozen=True):
@@ -119,7 +119,6 @@ def pool_uses(
     for n, key, name, unit, bought, cost, grant, time, amount in connection.execute(
         _REFUNDS, parameters
     ).fetchall():
-        share = Fraction(cost) * Fraction(amount) / Fraction(bought)
         found[n].append(
             PoolUse(
                 pool=key,
@@ -127,7 +126,7 @@ def pool_uses(
                 unit=unit,
                 kind=PoolUseKind.REFUND,
                 quantity=EXACT.minus(amount),
-                cost=EXACT.minus(round_to(share, QUANTITY_DECIMALS)),
+                cost=EXACT.minus(cost_of_part(cost, bought, amount)),
                 grant=grant,
                 first_at=time,
                 last_at=time,

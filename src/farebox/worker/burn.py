@@ -1,8 +1,6 @@
 """Keep pools close behind the usage that burns them: a loop in every server process."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import psycopg
@@ -11,6 +9,7 @@ import structlog
 from farebox.flows.burn_usage import EVENTS_A_STEP, burn_usage
 from farebox.postgres import burn
 from farebox.postgres.session import Pool, unbound
+from farebox.worker.loop import keep
 
 PAUSE_SECONDS = 0.3
 
@@ -18,16 +17,8 @@ _log = structlog.get_logger()
 
 
 async def keep_burning(pool: Pool, clock: Callable[[], datetime]) -> None:
-    """Burn until cancelled; an error is logged and the next pass tries again."""
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, thread_name_prefix="burn") as thread:
-        while True:
-            try:
-                await loop.run_in_executor(thread, burn_all, pool, clock)
-            except Exception as error:
-                # The database may be gone for a while; the stream keeps what did not burn yet.
-                _log.warning("burn_failed", error=str(error))
-            await asyncio.sleep(PAUSE_SECONDS)
+    """Burn until cancelled."""
+    await keep("burn", lambda: burn_all(pool, clock), lambda *_: PAUSE_SECONDS)
 
 
 def burn_all(pool: Pool, clock: Callable[[], datetime]) -> int:

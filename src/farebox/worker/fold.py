@@ -4,9 +4,7 @@ A few passes a second, rather than one for each commit, let many events of a ser
 update. Until then they are read from the stream, so an answer is current all the same.
 """
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +14,7 @@ import structlog
 from farebox.flows.fold_rollups import EVENTS_A_STEP, fold_rollups
 from farebox.postgres import rollup
 from farebox.postgres.session import Pool, unbound
+from farebox.worker.loop import keep
 
 PAUSE_SECONDS = 0.25
 IDLE_SECONDS = 1.0
@@ -25,17 +24,12 @@ _log = structlog.get_logger()
 
 
 async def keep_folding(pool: Pool, clock: Callable[[], datetime]) -> None:
-    """Fold until cancelled; an error is logged and the next pass tries again."""
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, thread_name_prefix="fold") as thread:
-        while True:
-            folded = 0
-            try:
-                folded = await loop.run_in_executor(thread, fold_all, pool, clock)
-            except Exception as error:
-                # The database may be gone for a while; the stream keeps what is not folded.
-                _log.warning("fold_failed", error=str(error))
-            await asyncio.sleep(PAUSE_SECONDS if folded else IDLE_SECONDS)
+    """Fold until cancelled."""
+    await keep(
+        "fold",
+        lambda: fold_all(pool, clock),
+        lambda folded, _: PAUSE_SECONDS if folded else IDLE_SECONDS,
+    )
 
 
 def fold_all(pool: Pool, clock: Callable[[], datetime]) -> int:

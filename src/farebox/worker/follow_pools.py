@@ -4,9 +4,7 @@ What it keeps is asked for often and could be worked out from the ledger each ti
 right however far behind it is. Who else wants to hear of pools whose ledger grew joins FOLLOWERS.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from uuid import UUID
 
@@ -17,6 +15,7 @@ from farebox.flows.follow_pools import LEFT_ALONE, Follower, follow_pools, settl
 from farebox.flows.watch_pools import watch_pools
 from farebox.postgres.pool_due import due_pools, touched_organizations
 from farebox.postgres.session import Pool, unbound
+from farebox.worker.loop import keep
 
 PAUSE_SECONDS = 0.25
 PAUSE_SHARE = 3
@@ -33,18 +32,15 @@ _log = structlog.get_logger()
 
 
 async def keep_following(pool: Pool, clock: Callable[[], datetime]) -> None:
-    """Follow until cancelled; an error is logged and the next pass tries again."""
-    loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(1, thread_name_prefix="follow") as thread:
-        while True:
-            found, started = 0, loop.time()
-            try:
-                found = await loop.run_in_executor(thread, follow_all, pool, clock)
-            except Exception as error:
-                # The database may be gone for a while; it keeps what is to be followed.
-                _log.warning("follow_failed", error=str(error))
-            pause = max(PAUSE_SECONDS, PAUSE_SHARE * (loop.time() - started))
-            await asyncio.sleep(min(pause, PAUSE_MAX_SECONDS) if found else IDLE_SECONDS)
+    """Follow until cancelled."""
+    await keep("follow", lambda: follow_all(pool, clock), pause_after)
+
+
+def pause_after(found: int, seconds: float) -> float:
+    """Return how long to pause after a pass that found so much and took so long."""
+    if not found:
+        return IDLE_SECONDS
+    return min(max(PAUSE_SECONDS, PAUSE_SHARE * seconds), PAUSE_MAX_SECONDS)
 
 
 def follow_all(pool: Pool, clock: Callable[[], datetime]) -> int:
