@@ -19,11 +19,16 @@ from farebox_world import World, at
 from farebox.flows import follow_pools as flow
 from farebox.flows.follow_pools import TOUCHES_A_STEP, follow_pools, settle_pool
 from farebox.ledger.command import Reserve
-from farebox.postgres import pool_due
+from farebox.postgres import pool_due, pool_usage
 from farebox.postgres.pool_usage import Used, fold_use, total_use
 from farebox.postgres.session import Pool, transaction, unbound
 from farebox.worker import follow_pools as worker
 from farebox.worker.follow_pools import follow_all
+
+
+@pytest.fixture(autouse=True)
+def fold_each_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_usage, "FOLD_AT", 1)
 
 
 def used(world: World, pool_id: UUID) -> Used:
@@ -151,10 +156,25 @@ def test_two_who_follow_one_pool_count_each_entry_once(world: World) -> None:
 def folded(world: World, pool_id: UUID) -> int:
     with transaction(world.pool, world.organization_id) as connection:
         row = connection.execute(
-            "select sum(used) from pool_usage where pool_id = %s", (pool_id,)
+            "select coalesce(sum(used), 0) from pool_usage where pool_id = %s", (pool_id,)
         ).fetchone()
     assert row is not None
     return int(row[0])
+
+
+def test_a_few_entries_are_not_added_up(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_usage, "FOLD_AT", 4)
+    pool_id = world.pool_of("p")
+    world.grant(pool_id, 100)
+    world.draw(pool_id, 5)
+    world.draw(pool_id, 6)
+    follow_pools(world.pool, world.organization_id, world.now)
+    assert folded(world, pool_id) == 0
+    assert Decimal(11) == used(world, pool_id).used
+    world.draw(pool_id, 7)
+    follow_pools(world.pool, world.organization_id, world.now)
+    assert folded(world, pool_id) == 18
+    assert Decimal(18) == used(world, pool_id).used
 
 
 def test_what_is_due_is_posted_where_nobody_asks(world: World) -> None:

@@ -23,6 +23,7 @@ from farebox.flows.reverse_draw import reverse_draw
 from farebox.flows.share_pool import Share, share_pool
 from farebox.ledger.command import Answer, Draw, Reserve, Settle
 from farebox.ledger.policy import Limit, LimitMode
+from farebox.postgres import pool_usage
 from farebox.postgres.session import transaction
 
 OVERAGE = Limit(mode=LimitMode.OVERAGE, price=Decimal("0.01"))
@@ -132,7 +133,10 @@ def random_life(world: World, pool_id: UUID, random: Random, steps: int, follow:
 
 @pytest.mark.parametrize("timezone", ["UTC", "Asia/Kolkata", "America/St_Johns"])
 @pytest.mark.parametrize("follow", [0, 0.2])
-def test_usage_is_the_plain_sum_over_the_ledger(world: World, timezone: str, follow: float) -> None:
+def test_usage_is_the_plain_sum_over_the_ledger(
+    world: World, timezone: str, follow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_usage, "FOLD_AT", 5)
     world.now = at("2026-10-30 12:00")  # clocks go back in between
     pool_id = world.pool_of("p", limit=OVERAGE, currency="EUR", timezone=timezone)
     world.grant(pool_id, 100)

@@ -3,10 +3,13 @@
 from decimal import Decimal
 from typing import Any
 
+import pytest
 from farebox_pools import Pools
 
 from farebox.flows.decide_pools import Asked
 from farebox.ledger.command import Command, Draw
+from farebox.postgres import book
+from farebox.postgres.session import transaction
 
 
 def refusals(pools: Pools) -> list[tuple[Any, ...]]:
@@ -61,3 +64,34 @@ def test_a_refusal_in_the_commit_that_also_grants_is_resolved_by_what_comes_afte
     two.later(minutes=2)
     decide_together(small)
     assert [True] == [row[-1] for row in refusals(two)]
+
+
+def test_refusals_of_more_subjects_than_are_remembered_are_resolved_too(
+    two: Pools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "UNRESOLVED_MAX", 2)
+    pool_id = two.ids["one"]
+    names = ["ann", "bob", "eve", "zoë"]
+    two.decide(*[Asked(pool_id, Draw(amount=Decimal(200), subject=name)) for name in names[:3]])
+    two.later(minutes=1)
+    two.decide(*[Asked(pool_id, Draw(amount=Decimal(200), subject=name)) for name in names])
+    for seen, name in enumerate(names):
+        assert {one: one in names[:seen] for one in names} == {
+            row[0]: row[-1] for row in refusals(two)
+        }
+        two.decide(Asked(pool_id, Draw(amount=Decimal(1), subject=name)))
+    assert {True} == {row[-1] for row in refusals(two)}
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4])
+def test_as_many_subjects_are_remembered_as_may_be(
+    two: Pools, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(book, "UNRESOLVED_MAX", most)
+    for name in ("ann", "bob", "zoë"):
+        two.decide(Asked(two.ids["one"], Draw(amount=Decimal(200), subject=name)))
+        two.later(minutes=1)
+    with transaction(two.pool, two.organization_id, snapshot=True) as connection:
+        stated = book.read_books(connection, two.organization_id, [two.ids["one"]])
+    known = stated[two.ids["one"]].unresolved
+    assert ({"ann", "bob", "zoë"} if most >= 3 else None) == known

@@ -118,8 +118,7 @@ class Round:
         if key is not None:
             self._fresh[pool_id, key] = command.digest, outcome
         subject = command.subject or ""
-        if subject in stated.unresolved:
-            stated.unresolved.discard(subject)
+        if stated.take_unresolved(subject):
             self._resolve(pool_id, subject, outcome.time)
         return outcome
 
@@ -154,7 +153,7 @@ class Round:
         if refusal.code not in _STORED:
             return
         subject = command.subject or ""
-        stated.unresolved.add(subject)
+        stated.note_refused(subject)
         asked = getattr(command, "amount", None) or ZERO
         by_code = self._refused.setdefault((pool_id, subject), {})
         earlier = by_code.get(refusal.code)

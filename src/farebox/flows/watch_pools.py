@@ -1,10 +1,12 @@
 """Look at pools: let rules fire and clear, and tell what happened since the last look.
 
 A look holds the pool's mark, and moves it on in the transaction that writes alerts and notices. So
-whoever looks at the same time, and whatever is killed, each crossing is told once.
+whoever looks at the same time, and whatever is killed, each crossing is told once. Of most pools
+there is nothing to tell: a glance, which holds and writes nothing, finds those of which there is.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from itertools import count
@@ -12,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
 
@@ -23,9 +26,9 @@ from farebox.flows.raise_alerts import Raising, Rules
 from farebox.flows.tell_pools import Look, Told, tell_pool
 from farebox.money.rounding import exact_sum
 from farebox.postgres import alert_rule, pool_span, pool_watch, pool_window
-from farebox.postgres.alert import firing_at, write_alerts
+from farebox.postgres.alert import AlertRow, firing_at, write_alerts
 from farebox.postgres.notice import Notice, add_notices
-from farebox.postgres.pool_span import Span
+from farebox.postgres.pool_span import Span, Summary
 from farebox.postgres.pool_watch import PoolRow, WatchRow
 from farebox.postgres.session import Pool, transaction
 
@@ -33,6 +36,9 @@ POOLS_A_LOOK = 100
 ENTRIES_A_LOOK = 20_000
 LOOKS_MAX = 50
 """So many times one call goes on with pools that are far behind; the next call continues."""
+POOLS_A_GLANCE = 500
+ENTRIES_A_GLANCE = 500
+"""A mark so many entries behind is moved on, whether there is something to tell or not."""
 
 _log = structlog.get_logger()
 
@@ -42,8 +48,15 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 
 def watch_pools(pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime) -> None:
-    """Look at pools whose ledger grew: all but the rules that time alone may change."""
-    _look_at(pool, organization_id, pool_ids, now, timed=False)
+    """Look at pools whose ledger grew: all but the rules that time alone may change.
+
+    The mark of a pool of which there is nothing to tell stays where it was, for `watch_all`.
+    """
+    ordered = sorted(set(pool_ids))
+    for start in range(0, len(ordered), POOLS_A_GLANCE):
+        page = ordered[start : start + POOLS_A_GLANCE]
+        stirred = _stirred(pool, organization_id, page, now)
+        _look_at(pool, organization_id, stirred, now, timed=False)
 
 
 def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
@@ -118,6 +131,25 @@ def _settle(pool: Pool, organization_id: UUID, pool_id: UUID, now: datetime) -> 
         _log.error("settle_failed", pool_id=str(pool_id), error=str(error))
 
 
+def _stirred(
+    pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime
+) -> Sequence[UUID]:
+    """Return the pools that want a look; all of them where a glance does not tell."""
+    try:
+        with transaction(pool, organization_id) as connection:
+            watches = pool_watch.read_watches(connection, organization_id, pool_ids)
+            rows = pool_watch.pools_since(connection, organization_id, watches, ENTRIES_A_GLANCE)
+            near = [one for one in watches if rows[one.pool_id].end == rows[one.pool_id].sequence]
+            seen = _see(connection, organization_id, near, rows, now, timed=False)
+    except psycopg.OperationalError:
+        raise  # the database is out of reach, for every pool
+    except Exception as error:
+        _log.warning("glance_failed", error=str(error))
+        return pool_ids
+    quiet = {one.watch.pool_id for one in seen if one.quiet}
+    return [one for one in pool_ids if one not in quiet]
+
+
 def _look(
     connection: Connection,
     organization_id: UUID,
@@ -128,42 +160,79 @@ def _look(
 ) -> list[UUID]:
     """Look at a page of pools in one transaction; return those that have further entries."""
     watches = pool_watch.lock_watches(connection, organization_id, pool_ids)
-    rules = Rules(alert_rule.enabled_rules(connection, organization_id))
     rows = pool_watch.pools_since(connection, organization_id, watches, ENTRIES_A_LOOK)
+    seen = _see(connection, organization_id, watches, rows, now, timed=timed)
+    write_alerts(connection, organization_id, [row for one in seen for row in one.alerts])
+    add_notices(connection, organization_id, [row for one in seen for row in one.notices])
+    pool_watch.write_watches(connection, organization_id, [one.moved for one in seen])
+    return [row.pool_id for row in rows.values() if row.end < row.sequence]
+
+
+class _Sight(Struct, frozen=True):
+    """What came of seeing a pool: what is to be written, and its mark, moved on."""
+
+    watch: WatchRow
+    moved: WatchRow
+    alerts: Sequence[AlertRow]
+    notices: Sequence[Notice]
+    summary: Summary | None
+
+    @property
+    def quiet(self) -> bool:
+        """Whether whoever looks later from the same mark on sees all that there is to tell."""
+        entries = self.summary
+        rare = entries is not None and (entries.burst or entries.overage or entries.grants)
+        same = replace(
+            self.moved,
+            sequence=self.watch.sequence,
+            available=self.watch.available,
+            looks=self.watch.looks,
+            looked_at=self.watch.looked_at,
+        )
+        return not (self.alerts or self.notices or rare) and same == self.watch
+
+
+def _see(
+    connection: Connection,
+    organization_id: UUID,
+    watches: Sequence[WatchRow],
+    rows: Mapping[UUID, PoolRow],
+    now: datetime,
+    *,
+    timed: bool,
+) -> list[_Sight]:
+    """Judge pools from their marks on; `rows` has how they stand now."""
+    rules = Rules(alert_rule.enabled_rules(connection, organization_id))
     spans = [
         Span(one.pool_id, one.sequence, rows[one.pool_id].end)
         for one in watches
         if one.sequence < rows[one.pool_id].end
     ]
     summaries = pool_span.summaries(connection, organization_id, spans) if spans else {}
-    seen = _seen(
-        connection, organization_id, list(rows.values()), rules if timed else Rules(()), now
-    )
-    firing = firing_at(connection, organization_id, pool_ids)
-    alerts, notices, moved = [], list[Notice](), []
+    standing = [rows[one.pool_id] for one in watches]
+    seen = _seen(connection, organization_id, standing, rules if timed else Rules(()), now)
+    firing = defaultdict[UUID, list[AlertRow]](list)
+    for alert in firing_at(connection, organization_id, [one.pool_id for one in watches]):
+        firing[alert.pool_id].append(alert)
+    sights = []
     for watch in watches:
-        row = rows[watch.pool_id]
         # Who waited for the mark may come with an earlier time than who went before.
         time = max(now, watch.looked_at or now)
         look = Look(
             connection=connection,
             organization_id=organization_id,
             watch=watch,
-            row=row,
+            row=rows[watch.pool_id],
             seen=replace(seen[watch.pool_id], now=time),
             summary=summaries.get(watch.pool_id),
         )
         new_id = _ids_of(watch, time)
-        raising = Raising(look, [one for one in firing if one.pool_id == row.pool_id], new_id)
+        raising = Raising(look, firing.get(watch.pool_id, ()), new_id)
         raising.consider(rules, timed=timed)
-        told, after = tell_pool(look)
-        alerts += raising.rows
-        notices += _notices(row, [*told, *raising.told], new_id)
-        moved.append(after)
-    write_alerts(connection, organization_id, alerts)
-    add_notices(connection, organization_id, notices)
-    pool_watch.write_watches(connection, organization_id, moved)
-    return [row.pool_id for row in rows.values() if row.end < row.sequence]
+        told, moved = tell_pool(look)
+        notices = _notices(look.row, [*told, *raising.told], new_id)
+        sights.append(_Sight(watch, moved, raising.rows, notices, look.summary))
+    return sights
 
 
 def _seen(

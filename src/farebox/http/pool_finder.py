@@ -1,6 +1,8 @@
 """Which pool a request for a decision means: named, or through a feature; briefly remembered."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from uuid import UUID
 
 import psycopg
@@ -14,10 +16,11 @@ from farebox.http.authenticate import Principal
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import REMEMBERED_MAX, Use, covers_of, is_fresh, is_helped
 from farebox.http.decision import AuthorizeRequest
+from farebox.http.gather import Gather
 from farebox.http.problem import refused
 from farebox.http.state import State
 from farebox.ledger.refusal import Refusal, RefusalCode
-from farebox.postgres.pool import PoolKey, find_pool
+from farebox.postgres.pool import PoolKey, find_pools
 from farebox.postgres.session import transaction
 
 _log = structlog.get_logger()
@@ -36,6 +39,7 @@ class PoolFinder:
     def __init__(self, farebox: State) -> None:
         self._farebox = farebox
         self._pools: dict[tuple[UUID, str | UUID], PoolKey] = {}
+        self._gathers: dict[UUID, Gather[str | UUID, PoolKey]] = {}
         self._features: dict[tuple[object, ...], tuple[datetime, Resolved | Refusal]] = {}
 
     async def target(self, principal: Principal, request: AuthorizeRequest) -> Target | Refusal:
@@ -63,7 +67,7 @@ class PoolFinder:
         organization_id = principal.organization_id
         found = self._pools.get((organization_id, name))
         if found is None:
-            found = await sync_to_thread(self._find, organization_id, name)
+            found = await self._gather(organization_id).find(name)
             if found is not None:
                 if len(self._pools) > REMEMBERED_MAX:
                     self._pools.clear()
@@ -120,8 +124,18 @@ class PoolFinder:
         self._features[place] = (now, found)
         return found
 
-    def _find(self, organization_id: UUID, name: str | UUID) -> PoolKey | None:
+    def _gather(self, organization_id: UUID) -> Gather[str | UUID, PoolKey]:
+        gather = self._gathers.get(organization_id)
+        if gather is None:
+            gather = Gather(partial(self._find, organization_id))
+            self._gathers[organization_id] = gather
+        return gather
+
+    def _find(
+        self, organization_id: UUID, names: Sequence[str | UUID]
+    ) -> dict[str | UUID, PoolKey]:
+        keys = [name for name in names if isinstance(name, str)]
+        ids = [name for name in names if isinstance(name, UUID)]
         with transaction(self._farebox.pool, organization_id) as connection:
-            if isinstance(name, UUID):
-                return find_pool(connection, organization_id, pool_id=name)
-            return find_pool(connection, organization_id, key=name)
+            found = find_pools(connection, organization_id, keys=keys, pool_ids=ids)
+        return {one.key: one for one in found} | {one.pool_id: one for one in found}

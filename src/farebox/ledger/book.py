@@ -116,9 +116,15 @@ class Book:
             list(self._recurrences_changed.values()),
         )
         self._transfers, self.pool_changed = [], False
-        self._grants_changed, self._holds_changed = {}, {}
-        self._allotments_changed, self._recurrences_changed = {}, {}
-        self.ended, self._closed = {}, {}
+        for changed in (
+            self._grants_changed,
+            self._holds_changed,
+            self._allotments_changed,
+            self._recurrences_changed,
+            self.ended,
+            self._closed,
+        ):
+            changed.clear()
         return changes
 
     @property

@@ -18,6 +18,8 @@ from farebox.postgres.posting import COLUMN_OF
 
 Row = TypeVar("Row")
 
+UNRESOLVED_MAX = 1_000
+
 _BALANCES = ", ".join(COLUMN_OF[account] for account in Account)
 _POOL = (
     "pool_id, version, key, customer_key, subject, unit, status, definition::text, opened_at,"
@@ -33,17 +35,51 @@ _HOLD = (
 )
 
 
+# From each subject to the next, through the index: a subject may have many rows.
+_UNRESOLVED = """
+with recursive wanted as (select unnest(%s::uuid[]) as pool_id), found as (
+  select w.pool_id, 1 as number, (
+    select r.subject from refusal r where r.pool_id = w.pool_id and r.resolved_at is null
+    order by r.subject limit 1) as subject
+  from wanted w
+  union all
+  select f.pool_id, f.number + 1, (
+    select r.subject from refusal r where r.pool_id = f.pool_id and r.resolved_at is null
+      and r.subject > f.subject order by r.subject limit 1)
+  from found f where f.subject is not null and f.number <= %s
+)
+select pool_id, subject from found where subject is not null
+"""
+
+
 class Stated(Struct):
     """A book with what its pool stood at when it was read or last committed.
 
-    unresolved: the subjects whose last refusal was not followed by a grant yet, "" for none.
+    unresolved: the subjects whose last refusal was not followed by a grant yet, "" for none. Where
+    they are more than UNRESOLVED_MAX it is None, and any subject may be one.
     """
 
     pool_id: UUID
     version: int
     sequence: int
     book: Book
-    unresolved: set[str]
+    unresolved: set[str] | None
+
+    def note_refused(self, subject: str) -> None:
+        """Remember that a subject was refused something."""
+        if self.unresolved is not None:
+            self.unresolved.add(subject)
+            if len(self.unresolved) > UNRESOLVED_MAX:
+                self.unresolved = None
+
+    def take_unresolved(self, subject: str) -> bool:
+        """Whether refusals of a subject may wait for a grant to it; by now they do no more."""
+        if self.unresolved is None:
+            return True
+        if subject not in self.unresolved:
+            return False
+        self.unresolved.discard(subject)
+        return True
 
 
 def read_books(
@@ -97,11 +133,7 @@ def read_books(
         lambda row: msgspec.json.decode(row[0], type=Recurrence),
     )
     unresolved = _by_pool(
-        connection.execute(
-            "select distinct pool_id, subject from refusal"
-            " where organization_id = %s and pool_id = any(%s) and resolved_at is null",
-            (organization_id, found),
-        ).fetchall(),
+        connection.execute(_UNRESOLVED, (found, UNRESOLVED_MAX)).fetchall(),
         lambda row: str(row[0]),
     )
     books = {}
@@ -115,7 +147,8 @@ def read_books(
             recurrences.get(pool_id, ()),
         )
         refused = set(unresolved.get(pool_id, ()))
-        books[pool_id] = Stated(pool_id, row[1], pool.sequence, book, refused)
+        known = refused if len(refused) <= UNRESOLVED_MAX else None
+        books[pool_id] = Stated(pool_id, row[1], pool.sequence, book, known)
     return books
 
 

@@ -1,5 +1,6 @@
 """Pools: opened once, found by their keys, listed."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -101,6 +102,24 @@ def find_pool(
         (organization_id, value),
     ).fetchone()
     return None if row is None else PoolKey(*row)
+
+
+def find_pools(
+    connection: Connection,
+    organization_id: UUID,
+    *,
+    keys: Sequence[str] = (),
+    pool_ids: Sequence[UUID] = (),
+) -> list[PoolKey]:
+    """Return the pools that have one of these keys or ids."""
+    rows = connection.execute(
+        "select pool_id, key, customer_key, feature_key from pool"
+        " where organization_id = %s and key = any(%s)"
+        " union select pool_id, key, customer_key, feature_key from pool"
+        " where organization_id = %s and pool_id = any(%s)",
+        (organization_id, list(keys), organization_id, list(pool_ids)),
+    ).fetchall()
+    return [PoolKey(*row) for row in rows]
 
 
 def list_pools(

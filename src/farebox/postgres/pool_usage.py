@@ -9,6 +9,14 @@ from uuid import UUID
 from msgspec import Struct
 from psycopg import Connection
 
+FOLD_AT = 500
+"""So many entries are read one by one before they are worth a row in the sums."""
+
+_BEHIND = """
+select p.pool_id from pool p left join pool_usage_mark m on m.pool_id = p.pool_id
+where p.organization_id = %(org)s and p.pool_id = any(%(pools)s)
+  and p.sequence - coalesce(m.sequence, 0) >= %(entries)s
+"""
 _BEGIN = """
 insert into pool_usage_mark (organization_id, pool_id, sequence)
 select %(org)s, p.pool_id, 0 from unnest(%(pools)s::uuid[]) p(pool_id)
@@ -70,8 +78,15 @@ class Teller(StrEnum):
 
 
 def fold_use(connection: Connection, organization_id: UUID, pool_ids: Sequence[UUID]) -> None:
-    """Add what the ledgers of pools say after their marks, and move the marks to their ends."""
-    parameters = {"org": organization_id, "pools": sorted(pool_ids)}
+    """Add what the ledgers of pools say after their marks, and move the marks to their ends.
+
+    Of pools whose marks lie fewer entries behind nothing is done: those are read one by one.
+    """
+    parameters = {"org": organization_id, "pools": list(pool_ids), "entries": FOLD_AT}
+    behind = [row[0] for row in connection.execute(_BEHIND, parameters)]
+    if not behind:
+        return
+    parameters["pools"] = sorted(behind)
     connection.execute(_BEGIN, parameters)
     # Who folds a pool holds its mark until the end, so that each entry is counted by one.
     connection.execute(_LOCK, parameters)

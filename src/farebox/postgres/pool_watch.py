@@ -61,12 +61,23 @@ def lock_watches(
         " order by p.pool_id on conflict do nothing",
         parameters,
     )
+    return read_watches(connection, organization_id, pool_ids, lock=True)
+
+
+def read_watches(
+    connection: Connection,
+    organization_id: UUID,
+    pool_ids: Sequence[UUID],
+    *,
+    lock: bool = False,
+) -> Sequence[WatchRow]:
+    """Return up to where pools were looked at; none of a pool that never was."""
     cursor = connection.cursor(row_factory=class_row(WatchRow))
     return cursor.execute(
         f"select {', '.join(WatchRow.__struct_fields__)} from pool_watch"
-        " where organization_id = %(org)s and pool_id = any(%(pools)s)"
-        " order by pool_id for update",
-        parameters,
+        " where organization_id = %s and pool_id = any(%s)"
+        f" order by pool_id{' for update' if lock else ''}",
+        (organization_id, list(pool_ids)),
     ).fetchall()
 
 
