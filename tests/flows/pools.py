@@ -17,10 +17,21 @@ from farebox.flows.put_pool import PutPool, put_pool
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.flows.share_pool import Share, Shared, share_pool
 from farebox.flows.verify_ledger import Verified, verify_ledger
+from farebox.ledger.account import Account
 from farebox.ledger.administer import NewGrant, NewRecurrence
 from farebox.ledger.book import Book
-from farebox.ledger.command import Answer, Command, Draw, Extend, Release, Reserve, Settle
+from farebox.ledger.command import (
+    Answer,
+    Command,
+    Draw,
+    Extend,
+    Release,
+    Reserve,
+    Reverse,
+    Settle,
+)
 from farebox.ledger.grant import Grant, Recurrence, Rollover
+from farebox.ledger.hold import Slice
 from farebox.ledger.policy import Burst, Limit, LimitMode, Payment, Policy, Refill, Renewal, TopUp
 from farebox.ledger.pool import PoolDefinition
 from farebox.ledger.refusal import Refusal
@@ -293,7 +304,15 @@ def go_beyond(pools: Pools) -> None:
     pools.grant("overdraft", 25)
     pools.reverse("overdraft", owed.operation, 15)
     pools.draw("soft", 5)
-    pools.draw("soft", 3, forced=True)
+    used = pools.draw("soft", 3, forced=True)
+    voided = Reverse(
+        operation=used.operation,
+        taken=(Slice(Account.OVERAGE, number(3)),),
+        taken_at=used.time,
+        amount=number(1),
+        forced=True,
+    )
+    granted(pools.ask("soft", voided))
 
 
 def use_shares(pools: Pools) -> None:

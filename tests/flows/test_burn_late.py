@@ -158,7 +158,7 @@ def test_usage_that_burned_a_pool_does_not_become_anothers(shop: World) -> None:
     refused = move(shop, "beta", SEPTEMBER + days(6))
     assert (
         "usage_burned: usage up to 2026-09-08T00:00:00+00:00 has burned the pool 'acme-credits';"
-        " move the subject from now on, or take those draws back first"
+        " move the subject from later on, or take those draws back first"
     ) == refused
     assert {"acme-credits": Decimal(6)} == burned(shop)
     assert {"acme": Decimal(0), "beta": Decimal(0)} == billed(shop)

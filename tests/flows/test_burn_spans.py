@@ -147,8 +147,9 @@ def test_use_that_is_dated_ahead_is_burned_or_billed_once(
         sent += use(sold, 10**number)
         for minutes in (1, 59):
             ahead = sold.now + timedelta(minutes=minutes)
-            assert ["accepted"] == list(sold.send(sold.event("tokens", ahead, "team", n=7)))
-            sent += 7
+            count = (minutes + 1) * 10**number
+            assert ["accepted"] == list(sold.send(sold.event("tokens", ahead, "team", n=count)))
+            sent += count
         while burn_usage(sold.pool, sold.organization_id, sold.now):
             pass
     taken = burned(sold)

@@ -8,7 +8,9 @@ import pytest
 from farebox_alerts import Watched
 from farebox_pools import Pools, WasRefused
 
-from farebox.ledger.grant import Basis, Grant, GrantStatus
+from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, Rollover
+from farebox.ledger.policy import Renewal
+from farebox.period.cycle import Unit
 
 D = Decimal
 
@@ -110,4 +112,71 @@ def test_grants_without_a_key_are_each_their_own(pools: Pools) -> None:
 def test_the_ledger_stays_provable(pools: Pools) -> None:
     pools.change("tokens", asked(pools), "void")
     asked(pools)
+    assert [] == pools.verify()
+
+
+def recurring(pools: Pools, **other: Any) -> Recurrence:
+    """Ask for the monthly grant, but for what is other in it."""
+    fields: dict[str, Any] = {
+        "amount": "100",
+        "renewal": Renewal(anchor_day=1),
+        "rollover": Rollover(percent=D(50)),
+        "ends_at": datetime.fromisoformat("2027-11-01T00:00:00+00:00"),
+        **other,
+    }
+    return pools.recur("tokens", "monthly", fields.pop("amount"), **fields)
+
+
+def test_so_is_a_recurring_grant(pools: Pools) -> None:
+    first = recurring(pools)
+    india = timezone(timedelta(hours=5, minutes=30))
+    pools.later(days=40)
+    again = recurring(
+        pools,
+        amount="100.00",
+        rollover=Rollover(percent=D("50.0")),
+        ends_at=datetime(2027, 11, 1, 5, 30, tzinfo=india),
+    )
+    assert first.number == again.number
+    pools.stop_recurring("tokens", "monthly")
+    ended = recurring(pools)
+    assert (first.number, None, pools.now) == (ended.number, ended.next_at, ended.ends_at)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"amount": "100.000000000000000001"},
+        {"priority": 1},
+        {"basis": Basis.PURCHASED},
+        {"cost": D(1)},
+        {"renewal": Renewal(anchor_day=2)},
+        {"renewal": Renewal(unit=Unit.WEEK, anchor_day=1)},
+        {"timezone": "UTC"},
+        {"starts_at": datetime.fromisoformat("2026-10-02T12:00:00+00:00")},
+        {"ends_at": None},
+        {"ends_at": datetime.fromisoformat("2027-11-02T00:00:00+00:00")},
+        {"rollover": None},
+        {"rollover": Rollover(percent=D(50), units=D(9))},
+        {"prorated": True},
+    ],
+)
+def test_another_recurring_grant_under_its_key_is_refused(
+    pools: Pools, other: dict[str, Any]
+) -> None:
+    recurring(pools)
+    with pytest.raises(WasRefused, match="grant_key_reused"):
+        recurring(pools, **other)
+    assert D(100) == pools.book("tokens").pool.available
+
+
+@pytest.mark.parametrize("prorated", [False, True])
+def test_one_whose_periods_began_before_it_was_asked_for_is_proved_too(
+    pools: Pools, prorated: bool
+) -> None:
+    week = Renewal(unit=Unit.WEEK)
+    recurring(pools, renewal=week, prorated=prorated, starts_at=pools.now - timedelta(days=100))
+    assert [] == pools.verify()
+    pools.later(days=10)
+    pools.draw("tokens", 1)
     assert [] == pools.verify()

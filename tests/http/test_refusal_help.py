@@ -186,3 +186,37 @@ def test_a_key_of_the_customer_is_told_too(sold: Any, new_key: Callable[..., Any
     own = new_key(sold, Scope.DRAW, customer="acme")
     body = {"feature": "calls", "amount": 150}
     assert [BOUGHT, PRO] == refused(own, "/v1/authorize", body)
+
+
+def test_a_move_of_more_than_there_is_says_it(sold: Any) -> None:
+    sold.ok("PUT", "/v1/pools/spare", {"unit": "call", "customer": "acme"})
+    path = "/v1/pools/calls:acme/moves"
+    assert [BOUGHT, PRO] == refused(sold, path, {"to": "spare", "amount": 150})
+    # What may be taken beyond the grants cannot be moved, so it is missing all the same.
+    policy = sold.ok("GET", "/v1/pools/calls:acme")["policy"]
+    change(sold, policy={**policy, "limit": {"mode": "overdraft", "units": "500"}})
+    assert [BOUGHT, PRO] == refused(sold, path, {"to": "spare", "amount": 150})
+    sold.ok("POST", "/v1/authorize", asking(450, pool="calls:acme"))
+    twice = ("top_up", "calls", "10")
+    assert [twice, PRO] == refused(sold, path, {"to": "spare", "amount": 151})
+    assert [] == refused(sold, "/v1/pools/spare/moves", {"to": "calls:acme", "amount": 1})
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "access-1"}])
+def test_so_does_access_that_costs_more(sold: Any, headers: dict[str, str]) -> None:
+    path = "/v1/pools/calls:acme/access"
+    body = {"feature": "sso", "amount": 150, "seconds": 3600, "subject": "ann"}
+    answer = sold("POST", path, body, headers=headers)
+    assert (402, [BOUGHT, PRO]) == (answer.status_code, names(answer.json()))
+    (stored,) = sold.ok("GET", "/v1/refusals")
+    assert ("insufficient_balance", "ann") == (stored["code"], stored["subject"])
+    sold.ok("POST", "/v1/pools/calls:acme/grants", {"amount": 50})
+    sold.ok("POST", path, body, headers=headers)
+    assert "0" == sold.ok("GET", "/v1/pools/calls:acme")["available"]
+
+
+@pytest.mark.parametrize("verb", ["moves", "access"])
+def test_the_description_shows_a_refusal_with_what_would_help(api: Any, verb: str) -> None:
+    paths = api.ok("GET", "/openapi.json")["paths"]
+    (content,) = paths[f"/v1/pools/{{key}}/{verb}"]["post"]["responses"]["402"]["content"].values()
+    assert ["chat"] == [one["key"] for one in content["examples"]["1"]["value"]["help"]]

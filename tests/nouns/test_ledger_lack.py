@@ -8,11 +8,13 @@ from farebox_ledger_desk import START, Desk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.ledger.administer import move_units
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Answer, Draw
 from farebox.ledger.lack import WANTS_UNITS, Lack, lack_of
 from farebox.ledger.policy import Burst, Limit, LimitMode, Policy, Refill
 from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.ledger.transfer import Cause
 from farebox.money.rounding import exact
 
 pytestmark = pytest.mark.usefixtures("exactly")
@@ -156,3 +158,50 @@ def test_what_is_missing_lets_it_through_and_where_nothing_is_shared_no_less_doe
             poorer = deepcopy(desk)
             poorer.grant(found.missing - D("0.001"))
             assert isinstance(poorer.ask(request, START), Refusal)
+
+
+def move(desk: Desk, amount: int) -> Refusal | None:
+    return move_units(desk.book, Desk().book, D(amount), START, Cause(START))
+
+
+def test_what_repays_a_debt_cannot_be_moved() -> None:
+    desk = Desk(Policy(limit=Limit(mode=LimitMode.OVERDRAFT, units=D(10))))
+    desk.ask(Draw(amount=D(4)), START)
+    refusal = move(desk, 9)
+    assert isinstance(refusal, Refusal)
+    assert Lack(D(13), D(17)) == lack_of(desk.book, refusal, D(9), borrow=False)
+
+
+@given(
+    limit=limits,
+    shared=shares,
+    granted=amounts,
+    before=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(SUBJECTS)), max_size=4),
+    amount=st.integers(1, 40),
+)
+def test_what_is_missing_lets_a_move_through_and_where_nothing_is_shared_no_less_does(
+    limit: Limit,
+    shared: list[Allotment],
+    granted: int,
+    before: list[tuple[int, str | None]],
+    amount: int,
+) -> None:
+    with exact():
+        desk = Desk(Policy(limit=limit, currency="EUR"), shares=shared)
+        if granted:
+            desk.grant(D(granted))
+        for units, who in before:
+            desk.ask(Draw(amount=D(units), subject=who), START)
+        refusal = move(desk, amount)
+        if refusal is None:
+            return
+        found = lack_of(desk.book, refusal, D(amount), borrow=False)
+        if found is None or found.missing is None:
+            return
+        richer = deepcopy(desk)
+        richer.grant(found.missing)
+        assert move(richer, amount) is None
+        if not shared and found.missing > D("0.001"):
+            poorer = deepcopy(desk)
+            poorer.grant(found.missing - D("0.001"))
+            assert isinstance(move(poorer, amount), Refusal)

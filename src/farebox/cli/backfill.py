@@ -2,6 +2,7 @@
 
 import sys
 
+from farebox.catalog.number import plain_text
 from farebox.cli.runtime import clock, open_runtime, organization_of
 from farebox.cli.settings import Settings
 from farebox.flows.backfill_meter import BackfillRefusal, backfill_meter, preview_backfill
@@ -30,6 +31,8 @@ def backfill(
     for one in found.customers:
         name = one.customer_key or "(no customer)"
         print(f"  {name}: {one.readings:,} readings, total {one.total}")
+    for burn in found.pools:
+        print(f"  pool {burn.pool}: {plain_text(burn.units)} units burn")
     if preview:
         print("A preview: usage is as it was.")
     return 0

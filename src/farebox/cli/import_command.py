@@ -68,6 +68,8 @@ def undo_command(settings: Settings, name: str, organization: str) -> int:
     if isinstance(undone, ImportRefusal):
         return _refuse(undone)
     print(f"{name}: {undone.events:,} events count no more")
+    if undone.draws:
+        print(f"{name}: {undone.draws:,} draws of pools gave back what those events burned")
     return 0
 
 

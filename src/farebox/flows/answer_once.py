@@ -27,7 +27,7 @@ class Reply(Struct, frozen=True):
     remembered: bytes | None = None
 
 
-Act = Callable[[Connection], Reply]
+Act = Callable[[Connection], Reply | Exception]
 
 
 def answer_once(
@@ -41,11 +41,14 @@ def answer_once(
     """Run `act` and remember its reply under the key, in one transaction with its effect.
 
     digest: of the request; the same key with another one is refused. What `act` raises takes the
-    transaction back, and binds no key: a refusal is decided anew when the request is repeated.
+    transaction back; what it returns to be raised is raised once the transaction has committed, so
+    that a refusal can be stored. Neither binds the key: when repeated, it is decided anew.
     """
+    if idempotency_key is None:
+        with transaction(pool, organization_id) as connection:
+            reply = act(connection)
+        return _given(reply)
     with transaction(pool, organization_id) as connection:
-        if idempotency_key is None:
-            return act(connection)
         response.lock_idempotency_key(connection, organization_id, idempotency_key)
         found = response.find_response(connection, organization_id, idempotency_key)
         if found is not None:
@@ -53,9 +56,16 @@ def answer_once(
                 return IdempotencyCode.IDEMPOTENCY_KEY_REUSED
             return Reply(found.status, found.body)
         reply = act(connection)
-        body = reply.body if reply.remembered is None else reply.remembered
-        stored = StoredResponse(digest, reply.status, body)
-        response.add_response(connection, organization_id, idempotency_key, stored, now)
+        if isinstance(reply, Reply):
+            body = reply.body if reply.remembered is None else reply.remembered
+            stored = StoredResponse(digest, reply.status, body)
+            response.add_response(connection, organization_id, idempotency_key, stored, now)
+    return _given(reply)
+
+
+def _given(reply: Reply | Exception) -> Reply:
+    if isinstance(reply, Exception):
+        raise reply
     return reply
 
 

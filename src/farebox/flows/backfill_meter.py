@@ -11,13 +11,15 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.events.json_text import decode_json
+from farebox.flows.burn_backfill import PoolUnits, rate_backfill
+from farebox.flows.burn_usage import draw_uses
 from farebox.flows.load_book import meter_versions
 from farebox.metering.book import MeterBook
 from farebox.metering.kind import Filed, MeterVersion
 from farebox.metering.reading import ReadingRefusal
 from farebox.metering.series import Keeping, Series, keeping_of
 from farebox.period.instant import END
-from farebox.postgres import backfill, catalog, rollup
+from farebox.postgres import backfill, burn, catalog, rollup
 from farebox.postgres.backfill import (
     BackfillRow,
     BackfillStatus,
@@ -27,6 +29,7 @@ from farebox.postgres.backfill import (
     RefusalRow,
 )
 from farebox.postgres.catalog import Kind
+from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import Pool, transaction
 
 EVENTS_A_STEP = 2_000
@@ -56,7 +59,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     """What a backfill comes to.
 
     events: looked at; refused: those the meter matches and cannot read, by code; times: of the
-    readings, first and last; customers: those with most readings.
+    readings, first and last; customers: those with most readings; pools: that burn by it.
     """
 
     events: int
@@ -65,6 +68,7 @@ class Preview(Struct, frozen=True, kw_only=True):
     first_time: datetime | None
     last_time: datetime | None
     customers: Sequence[CustomerReadings]
+    pools: Sequence[PoolUnits] = ()
 
 
 class _Plan(Struct, frozen=True):
@@ -107,7 +111,9 @@ def preview_backfill(
         return plan
     with transaction(pool, organization_id) as connection:
         backfill.drop_voided(connection, organization_id, plan.row)
-        return _preview(connection, organization_id, plan)
+        passed = burn.read_watermark(connection, organization_id)
+        rated = rate_backfill(connection, organization_id, plan.row, passed)
+        return _preview(connection, organization_id, plan, rated.pools)
 
 
 def backfill_meter(
@@ -121,7 +127,8 @@ def backfill_meter(
     """Read the earlier events, or go on where it was left, and let them count in one commit.
 
     Where the version was effective before it was published, what older versions read of the
-    same times counts no more from that commit on. Final invoices keep theirs.
+    same times counts no more from that commit on. Final invoices keep theirs. What burns pools
+    burns in that commit too.
     """
     plan = _build(pool, organization_id, meter_key, meter_version, now, progress)
     if isinstance(plan, BackfillRefusal):
@@ -130,12 +137,18 @@ def backfill_meter(
         row = backfill.lock_backfill(connection, organization_id, meter_key, meter_version)
         if row is None or row.status != BackfillStatus.BUILT:
             return _already(plan.row)
+        # A pool that is opened meanwhile would neither see these readings nor be seen.
+        lock_organization(connection, organization_id)
         # Held before the voids are looked at: an undo holds it too, so none comes in between.
         rollup.hold_watermark(connection, organization_id)
         backfill.drop_voided(connection, organization_id, row)
-        preview = _preview(connection, organization_id, plan)
+        passed = burn.wait_for_watermark(connection, organization_id)
+        rated = rate_backfill(connection, organization_id, row, passed)
+        preview = _preview(connection, organization_id, plan, rated.pools)
         backfill.switch(connection, organization_id, row, now)
         rollup.note_rewritten(connection, organization_id)
+        # At the end, for it locks pools.
+        draw_uses(connection, organization_id, rated.rated, now)
     return preview
 
 
@@ -160,10 +173,9 @@ class _Reader:
         self._book = MeterBook(organization_id.bytes, 0, [fixed])
         self.known_series: set[str] = set()
 
-    def read(self, event: EarlierEvent, event_type: str) -> list[Filed] | ReadingRefusal:
-        payload = decode_json(event.payload.encode())
-        assert isinstance(payload, dict), "a payload is stored as a JSON object"
-        data = payload.get("data")
+    def read(
+        self, event: EarlierEvent, data: object, event_type: str
+    ) -> list[Filed] | ReadingRefusal:
         filed = self._book.read(data, event_type, event.source, event.subject, event.time)
         return [] if filed is None else filed
 
@@ -241,13 +253,16 @@ def _step(
         refusals: list[RefusalRow] = []
         series: dict[str, Series] = {}
         for event in events:
-            filed = reader.read(event, row.event_type)
+            payload = decode_json(event.payload.encode())
+            assert isinstance(payload, dict), "a payload is stored as a JSON object"
+            drawn = payload.get("fareboxdraw") is not None
+            filed = reader.read(event, payload.get("data"), row.event_type)
             if isinstance(filed, ReadingRefusal):
                 refused = (filed.code.value, filed.field, filed.path)
                 refusals.append(RefusalRow(event.sequence, *refused))
                 continue
             for one in filed:
-                readings.extend(_reading_rows(event, one))
+                readings.extend(_reading_rows(event, one, drawn=drawn))
                 series.setdefault(one.series.series_id, one.series)
         unknown = [series[key] for key in sorted(series) if key not in reader.known_series]
         backfill.add_readings(connection, organization_id, row, readings, refusals, unknown)
@@ -265,7 +280,7 @@ def _step(
     return after
 
 
-def _reading_rows(event: EarlierEvent, filed: Filed) -> list[ReadingRow]:
+def _reading_rows(event: EarlierEvent, filed: Filed, *, drawn: bool) -> list[ReadingRow]:
     kinds = [filed.keeping]
     if filed.per_event and filed.keeping is not Keeping.POINTS:
         kinds.append(Keeping.POINTS)
@@ -277,12 +292,15 @@ def _reading_rows(event: EarlierEvent, filed: Filed) -> list[ReadingRow]:
             kind.value,
             None if kind is Keeping.VALUES else Decimal(str(filed.value)),
             str(filed.value) if kind is Keeping.VALUES else None,
+            drawn,
         )
         for kind in kinds
     ]
 
 
-def _preview(connection: Connection, organization_id: UUID, plan: _Plan) -> Preview:
+def _preview(
+    connection: Connection, organization_id: UUID, plan: _Plan, pools: Sequence[PoolUnits]
+) -> Preview:
     kind = keeping_of(plan.version.meter).value
     summary = backfill.summarize(connection, organization_id, plan.row, kind)
     return Preview(
@@ -294,6 +312,7 @@ def _preview(connection: Connection, organization_id: UUID, plan: _Plan) -> Prev
         customers=backfill.readings_by_customer(
             connection, organization_id, plan.row, kind, CUSTOMERS_SHOWN
         ),
+        pools=pools,
     )
 
 

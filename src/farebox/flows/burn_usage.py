@@ -18,7 +18,7 @@ from psycopg import Connection
 
 from farebox.catalog.plain_json import encode
 from farebox.catalog.resolve import CardVersion, in_force
-from farebox.flows.burn_targets import burn_targets, card_at, edges_of, serving_pools
+from farebox.flows.burn_targets import Serving, burn_targets, card_at, edges_of, serving_pools
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.rate_periods import Terms, read_terms
 from farebox.ledger.command import Draw
@@ -30,14 +30,18 @@ from farebox.postgres.burn import Unburned, Use
 from farebox.postgres.session import Pool, transaction
 from farebox.rating.credit import credits_of
 from farebox.rating.rated import UnpricedReason
-from farebox.rating.usage import Usage
+from farebox.rating.usage import Usage, resolve_aliases
 
 EVENTS_A_STEP = 20_000
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
-class Part(Struct, frozen=True):
-    """What one subject's use of one meter burned."""
+class Part(Struct, frozen=True, omit_defaults=True):
+    """What one subject's use of one meter burned; below zero: what had burned and is not used.
+
+    first_time, last_time: of its events. priced_as: dimension values by which it was rated, where
+    an alias replaced those that were reported.
+    """
 
     meter: str
     dimensions: Mapping[str, str]
@@ -46,6 +50,10 @@ class Part(Struct, frozen=True):
     units: Decimal
     rate_card: str
     version: int
+    meter_version: int
+    first_time: datetime
+    last_time: datetime
+    priced_as: Mapping[str, str] = {}
 
 
 class BurnNote(Struct, frozen=True):
@@ -77,14 +85,34 @@ def burn_usage(
         return to - after
 
 
+class RatedUses(Struct, frozen=True):
+    """What uses take from pools, by pool and subject, and those that nothing rates."""
+
+    parts: Mapping[tuple[UUID, str], Sequence[tuple[Use, Part]]]
+    missing: Sequence[Unburned]
+
+    def units(self) -> dict[UUID, Decimal]:
+        """Return by pool what it will be asked for."""
+        units: dict[UUID, Decimal] = defaultdict(Decimal)
+        for (pool_id, subject), used in self.parts.items():
+            amount = _draw(subject, used).amount
+            if amount > 0:
+                units[pool_id] = exact_sum([units[pool_id], amount])
+        return units
+
+
 def burn_readings(
     connection: Connection, organization_id: UUID, customers: Sequence[str], now: datetime
 ) -> None:
     """Burn the readings that were set aside, which are of these customers."""
     pools = serving_pools(connection, organization_id, customers)
-    if not pools.pools:
-        return
-    terms = read_terms(connection, organization_id)
+    if pools.pools:
+        terms = read_terms(connection, organization_id)
+        draw_uses(connection, organization_id, rate_uses(connection, pools, terms), now)
+
+
+def rate_uses(connection: Connection, pools: Serving, terms: Terms) -> RatedUses:
+    """Rate the readings that were set aside, which are of customers that these pools serve."""
     edges = edges_of(pools.pools, terms.cards)
     targets = burn_targets(pools, terms.cards)
     parts: dict[tuple[UUID, str], list[tuple[Use, Part]]] = defaultdict(list)
@@ -96,6 +124,14 @@ def burn_readings(
             missing.append(rated)
         elif rated.units:
             parts[use.pool_id, use.subject].append((use, rated))
+    return RatedUses(parts, missing)
+
+
+def draw_uses(
+    connection: Connection, organization_id: UUID, rated: RatedUses, now: datetime
+) -> None:
+    """Take from each pool what was used of it; where that is less than has burned, nothing."""
+    parts, missing = rated.parts, list(rated.missing)
     draws = {place: _draw(place[1], parts[place]) for place in sorted(parts)}
     asked = [Asked(pool_id, one) for (pool_id, _), one in draws.items() if one.amount > 0]
     if asked:
@@ -121,8 +157,20 @@ def _rate(terms: Terms, history: Sequence[CardVersion], use: Use) -> Part | Unbu
     if isinstance(units, UnpricedReason):
         return _missing(use, dimensions, units)
     assert version is not None, "what has a price has it from a version"
-    card = version.card.key
-    return Part(use.meter, dimensions, use.quantity, use.events, units, card, version.version)
+    (priced,) = resolve_aliases([usage], terms.aliases)
+    return Part(
+        meter=use.meter,
+        dimensions=dimensions,
+        quantity=use.quantity,
+        events=use.events,
+        units=units,
+        rate_card=version.card.key,
+        version=version.version,
+        meter_version=use.meter_version,
+        first_time=use.first_time,
+        last_time=use.last_time,
+        priced_as={name: priced.dimensions[name] for name in priced.original},
+    )
 
 
 def _missing(use: Use, dimensions: Mapping[str, str], reason: str) -> Unburned:

@@ -51,7 +51,10 @@ _MODES = {
     EntitlementLimit.SOFT: LimitMode.SOFT,
     EntitlementLimit.OVERAGE: LimitMode.OVERAGE,
 }
+# Recurring grants of entitlements are called `whose/when`. No key of anybody's has a slash, so
+# they are neither another's nor among those that people put into the pool by themselves.
 _OVERRIDE = "override"
+_SUBSCRIPTION = "subscription/"
 
 
 def effective(
@@ -233,7 +236,7 @@ def _local_day(row: SubscriptionRow) -> int:
 def _recurrences(
     entitled: Entitled, running: Mapping[str, tuple[SubscriptionRow, Plan]], now: datetime
 ) -> dict[str, NewRecurrence]:
-    """Return the grants that should recur, by the key that they have in the pool."""
+    """Return the grants that should recur, by whose they are."""
     wanted = {}
     for source in entitled.sources:
         limit = source.entitlement.limit
@@ -248,8 +251,9 @@ def _recurrences(
             )
             continue
         row, plan = running[subscription]
-        wanted[subscription] = NewRecurrence(
-            key=subscription,
+        key = f"{_SUBSCRIPTION}{subscription}"
+        wanted[key] = NewRecurrence(
+            key=key,
             amount=limit,
             renewal=_renewal(row, plan),
             timezone=row.timezone,
@@ -261,8 +265,12 @@ def _recurrences(
 
 
 def _renew(book: Book, wanted: Mapping[str, NewRecurrence], now: datetime) -> None:
-    standing = {one.key.partition("#")[0]: one for one in book.recurrences.values()}
+    # Numbers count down, so of one name the newest is the last.
+    ordered = sorted(book.recurrences.values(), key=lambda one: -one.number)
+    standing = {one.key.rpartition("/")[0]: one for one in ordered if "/" in one.key}
     for key, one in standing.items():
+        if one.next_at is None:
+            continue  # it has ended
         asked = wanted.get(key)
         if asked is None or asked.amount != one.amount or asked.rollover != one.rollover:
             end_recurrence_at(book, one.number, now, now)
@@ -273,7 +281,7 @@ def _renew(book: Book, wanted: Mapping[str, NewRecurrence], now: datetime) -> No
         if before is None or before.next_at is None:
             # A key of a pool's recurrence is never used twice: what follows gets a number.
             number = 1 - min(book.recurrences, default=0)
-            renamed = msgspec.structs.replace(asked, key=f"{key}#{now:%Y%m%dT%H%M%S%f}-{number}")
+            renamed = msgspec.structs.replace(asked, key=f"{key}/{now:%Y%m%dT%H%M%S%f}-{number}")
             add_recurrence(book, renamed, now)
 
 

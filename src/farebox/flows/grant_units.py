@@ -26,6 +26,7 @@ from farebox.ledger.grant import Grant, GrantStatus, Recurrence
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.book import find_grants, grant_by_key
 from farebox.postgres.notice import Notice, add_notices
+from farebox.postgres.recurrence import find_digest, put_digest
 from farebox.postgres.transfer import operation
 
 Change = Callable[[Book, int, datetime], Grant | Refusal]
@@ -97,21 +98,21 @@ def recur(
     now: datetime,
 ) -> Recurrence | Refusal:
     """Let a grant come anew each period; asked again under its key nothing changes."""
+    digest = digest_of(asked)
 
     def change(books: Sequence[Book]) -> Recurrence | Refusal:
         for one in books[0].recurrences.values():
             if one.key == asked.key:
-                if (one.amount, one.renewal, one.rollover) == (
-                    asked.amount,
-                    asked.renewal,
-                    asked.rollover,
-                ):
+                if find_digest(connection, organization_id, pool_id, one.number) == digest:
                     return one
                 detail = f"the pool has a recurring grant {asked.key!r} that is not this one"
                 return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
         return add_recurrence(books[0], asked, now)
 
-    return change_pools(connection, organization_id, [pool_id], change)
+    done = change_pools(connection, organization_id, [pool_id], change)
+    if isinstance(done, Recurrence):
+        put_digest(connection, organization_id, pool_id, done.number, digest)
+    return done
 
 
 def stop_recurring(

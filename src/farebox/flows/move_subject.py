@@ -89,7 +89,7 @@ def _has_burned(found: Sequence[Burned]) -> Problem:
     pools = ", ".join(sorted({repr(one.pool) for one in found}))
     last = max(one.last_time for one in found).isoformat()
     message = (
-        f"usage up to {last} has burned the pool {pools}; move the subject from now on, "
+        f"usage up to {last} has burned the pool {pools}; move the subject from later on, "
         "or take those draws back first"
     )
     return Problem(MoveCode.USAGE_BURNED, "/from", message)

@@ -135,18 +135,23 @@ def _burned(
         reading.sequence,
         (reading.received_at or reading.time) - SKEW,
     )
-    for draw in draws:
-        for part in msgspec.json.decode(draw.note, type=BurnNote).uses:
-            if part.meter == reading.meter and dict(part.dimensions) == dict(reading.dimensions):
-                rated = _rate(terms, _version_of(terms, part), reading)
-                return PoolPlace(
-                    fate=BurnFate.BURNED_POOL,
-                    pool_id=pool.pool_id,
-                    pool=pool.key,
-                    units=rated.units,
-                    rate_card=RateCardVersion(part.rate_card, part.version),
-                    draw=draw.operation,
-                )
+    found = [
+        (part, draw.operation)
+        for draw in draws
+        for part in msgspec.json.decode(draw.note, type=BurnNote).uses
+        if _holds(part, reading)
+    ]
+    if found:
+        part, operation = min(found, key=lambda one: one[0].last_time - one[0].first_time)
+        rated = _rate_as(terms, part, reading)
+        return PoolPlace(
+            fate=BurnFate.BURNED_POOL,
+            pool_id=pool.pool_id,
+            pool=pool.key,
+            units=rated.units,
+            rate_card=RateCardVersion(part.rate_card, part.version),
+            draw=operation,
+        )
     dimensions = _ENCODER.encode(dict(reading.dimensions)).decode()
     reason = unburned_reason(
         connection, organization_id, pool.pool_id, reading.meter, dimensions, reading.time
@@ -162,9 +167,22 @@ def _burned(
     )
 
 
-def _version_of(terms: Terms, part: Part) -> CardVersion | None:
+def _holds(part: Part, reading: ReadingAt) -> bool:
+    """Tell whether a reading may be in a part; of several, the one that is closest around it is."""
+    return (
+        part.meter == reading.meter
+        and dict(part.dimensions) == dict(reading.dimensions)
+        and part.first_time <= reading.time <= part.last_time
+        and part.events > 0
+    )
+
+
+def _rate_as(terms: Terms, part: Part, reading: ReadingAt) -> _Rated:
+    """Rate a reading as its part was rated, whatever the catalog says since."""
     history = terms.cards.get(part.rate_card, ())
-    return next((one for one in history if one.version == part.version), None)
+    version = next((one for one in history if one.version == part.version), None)
+    priced_as = {**reading.dimensions, **part.priced_as}
+    return _rate(replace(terms, aliases={}), version, replace(reading, dimensions=priced_as))
 
 
 def _rate(terms: Terms, version: CardVersion | None, reading: ReadingAt) -> _Rated:

@@ -57,8 +57,9 @@ def put_customer(
 
     A subject that was never mapped becomes the customer's from the beginning of time, so that
     usage sent before the customer was known is found. One that is mapped to another customer is
-    refused (`subject_taken`); one that is no longer listed ends now. The customer's own key is
-    its subject unless another customer has it.
+    refused (`subject_taken`); one that is no longer listed ends now, or right after the last
+    of its events that is dated ahead and has burned a pool. The customer's own key is its subject
+    unless another customer has it.
     """
     with transaction(pool, organization_id) as connection:
         lock_organization(connection, organization_id)
@@ -105,10 +106,11 @@ def put_customer_in(
     same = bool(standing) and msgspec.structs.replace(standing[0], subjects=()) == kept
     if not same:
         store.put_customer(connection, organization_id, kept, customer_id, now)
-    for subject in ending:
-        store.end_subject(connection, organization_id, subject, now)
+    for subject, end in _ends(connection, organization_id, customer.key, ending, now).items():
+        store.end_subject(connection, organization_id, subject, end)
     for row in beginning:
-        store.add_subject(connection, organization_id, row)
+        if not store.extend_subject(connection, organization_id, row):
+            store.add_subject(connection, organization_id, row)
     after = standing_customers(connection, organization_id, [customer.key])[0]
     changed = not same or bool(ending) or bool(beginning)
     mapped = [Mapped(row.subject, customer.key, row.valid_from, row.valid_to) for row in beginning]
@@ -152,7 +154,7 @@ def _subjects(
     beginning: list[SubjectRow] = []
     for subject in wanted:
         own = [row for row in rows if row.subject == subject]
-        holder = _holder(own, now)
+        holder = _holder(own)
         if holder is None:
             since = max((row.valid_to for row in own), default=BEGINNING)
             starts = BEGINNING if since == BEGINNING else max(since, now)
@@ -163,10 +165,31 @@ def _subjects(
     return taken, ending, beginning
 
 
-def _holder(rows: Sequence[SubjectRow], now: datetime) -> str | None:
-    """Return who has the subject at last; a mapping that ends later than now still counts."""
-    standing = [row for row in rows if row.valid_to > now]
-    return max(standing, key=lambda row: row.valid_to).customer_key if standing else None
+def _holder(rows: Sequence[SubjectRow]) -> str | None:
+    """Return who has the subject at last, from now or later on; none where nobody will."""
+    return next((row.customer_key for row in rows if row.valid_to == END), None)
+
+
+def _ends(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    ending: Sequence[str],
+    now: datetime,
+) -> dict[str, datetime]:
+    """Return when each of these subjects ends: not before what has burned a pool as the customer's.
+
+    Events may be dated ahead, and what has burned stays the customer's.
+    """
+    ends = dict.fromkeys(ending, now)
+    leaving = [
+        Mapped(row.subject, "", max(row.valid_from, now), END, customer_key)
+        for row in store.subject_rows(connection, organization_id, ending)
+        if row.valid_to == END
+    ]
+    for one in burn_late(connection, organization_id, leaving, now):
+        ends[one.subject] = max(ends[one.subject], one.last_time + datetime.resolution)
+    return ends
 
 
 def _taken(listed: Sequence[str], subject: str, holder: str) -> Problem:

@@ -39,16 +39,9 @@ def reverse_draw(
     if pool_id not in books:
         return unknown
     entries = operation(connection, organization_id, pool_id, number)
-    taken = _taken(entries)
-    if not taken:
+    if not _taken(entries):
         return unknown
-    undone = [
-        entry
-        for entry in undoing(connection, organization_id, pool_id, number)
-        if entry.source == Account.USED
-    ]
-    with exact():
-        left, _ = split_last(taken, exact_sum([entry.amount for entry in undone]))
+    left = left_of(entries, undoing(connection, organization_id, pool_id, number))
     book = books[pool_id].book
     numbers = [one.grant for one in left if one.grant is not None]
     for grant in find_grants(connection, organization_id, pool_id, numbers):
@@ -77,6 +70,14 @@ def reverse_draw(
         # What the draw had bought goes back with it.
         entitlement.revoke_access(connection, organization_id, pool_id, number, outcome.time)
     return outcome
+
+
+def left_of(entries: Sequence[Entry], undoing: Sequence[Entry]) -> tuple[Slice, ...]:
+    """Return what an operation used and what was not taken back since, by where it came from."""
+    undone = [entry.amount for entry in undoing if entry.source == Account.USED]
+    with exact():
+        left, _ = split_last(_taken(entries), exact_sum(undone))
+    return left
 
 
 def _total(slices: Sequence[Slice]) -> Decimal:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
+from hashlib import blake2b
 from uuid import UUID
 
 import msgspec
@@ -16,18 +17,20 @@ from psycopg import Connection
 
 from farebox.access.id import Prefix, encode_numbered
 from farebox.catalog.meter import Alias
+from farebox.catalog.number import plain_text
 from farebox.catalog.plain_json import encode
 from farebox.catalog.plan import RateCard
 from farebox.catalog.price import Price
 from farebox.catalog.resolve import CardVersion, in_force
 from farebox.events.admit import Admitted, admit
+from farebox.events.answer import Outcome
 from farebox.events.event import Event, Json
 from farebox.events.refusal import Rejection
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.ingest import ingest_in
 from farebox.flows.load_book import meter_versions
 from farebox.ledger.command import Answer, Command, Draw, Reserve, Settle
-from farebox.ledger.refusal import Refusal
+from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.metering.book import MeterBook
 from farebox.metering.kind import Filed
 from farebox.metering.reading import ReadingRefusal, meter_dimensions
@@ -41,6 +44,7 @@ from farebox.rating.rated import UnpricedReason
 from farebox.rating.usage import Usage
 
 SOURCE = "farebox/uses"
+_LAST_NUMBER = 10**18 - 1
 
 
 class UseCode(StrEnum):
@@ -55,7 +59,7 @@ class UseCode(StrEnum):
 class UseRefusal(Struct, frozen=True):
     """A use that cannot be priced; nothing moved."""
 
-    code: UseCode
+    code: StrEnum
     detail: str
 
 
@@ -119,14 +123,30 @@ def use_priced(
     priced = _price(connection, organization_id, pool_id, book, names, wanted, now)
     if isinstance(priced, UseRefusal):
         return priced
+    # With an id as long as it can get, so that what is decided can be written.
+    longest = encode_numbered(Prefix.DRAW, pool_id, _LAST_NUMBER)
+    event = _event(wanted, longest, longest, now)
+    if isinstance(wrong := admit(0, event, organization_id.bytes, now), Rejection):
+        return UseRefusal(wrong.code, wrong.message)
     if only_price:
         return PricedUse(priced.units, priced.parts, None)
-    asked = [Asked(pool_id, _command(wanted, priced))]
-    (outcome,), _ = decide_locked(connection, organization_id, asked, now)
-    uses = isinstance(outcome, Answer) and not outcome.repeated and not wanted.hold
-    if uses and isinstance(outcome, Answer):
-        _write_event(connection, organization_id, pool_id, book, wanted, outcome)
+    outcome: Answer | Refusal | None = _nothing_to_take(wanted, priced.units)
+    if outcome is None:
+        asked = [Asked(pool_id, _command(wanted, priced))]
+        (outcome,), _ = decide_locked(connection, organization_id, asked, now)
+    if isinstance(outcome, Answer) and not outcome.repeated and not wanted.hold:
+        outcome = _write_event(
+            connection, organization_id, pool_id, book, wanted, outcome, head.last_sequence
+        )
     return PricedUse(priced.units, priced.parts, outcome)
+
+
+def _nothing_to_take(wanted: Wanted, units: Decimal) -> Refusal | None:
+    """Refuse what would put units into a pool, and to hold none. What is free may be used."""
+    if units > 0 or (units == 0 and not wanted.hold):
+        return None
+    detail = f"it comes to {plain_text(units)} units, and only what is above zero is taken"
+    return Refusal(RefusalCode.AMOUNT_INVALID, detail)
 
 
 def _command(wanted: Wanted, priced: _Priced) -> Command:
@@ -236,21 +256,44 @@ def _write_event(
     book: MeterBook,
     wanted: Wanted,
     answer: Answer,
-) -> None:
-    """Append the usage event of a draw; it names the draw, and so burns nothing again."""
+    after: int,
+) -> Answer | Refusal:
+    """Append the usage event of a draw; it names the draw, and so burns nothing again.
+
+    What costs nothing is no draw, and the ledger does not know its key: its event is called by the
+    key instead, so that asking again finds it. after: the last sequence of the stream.
+    """
     draw = encode_numbered(Prefix.DRAW, pool_id, answer.operation)
-    event = Event(
-        id=draw,
-        source=SOURCE,
-        type=wanted.type,
-        subject=wanted.subject,
-        time=answer.time,
-        data=wanted.data,
-        extensions={"fareboxdraw": draw},
-    )
+    if answer.operation:
+        event = _event(wanted, draw, draw, answer.time)
+    else:
+        key = str(after + 1)
+        if wanted.key is not None:
+            key = blake2b(wanted.key.encode(), digest_size=16).hexdigest()
+        event = _event(wanted, f"{draw}_{key}", draw, None)
     admitted = admit(0, event, organization_id.bytes, answer.time)
     assert not isinstance(admitted, Rejection), admitted
     assert isinstance(admitted, Admitted)
     prepared = prepare(book, admitted)
     assert isinstance(prepared, Prepared), "the event was read before it was priced"
-    ingest_in(connection, organization_id, [prepared], book.revision, answer.time, set())
+    done = ingest_in(connection, organization_id, [prepared], book.revision, answer.time, set())
+    match done.outcomes[0]:
+        case Outcome.DUPLICATE:
+            return msgspec.structs.replace(answer, repeated=True)
+        case Outcome.CONFLICT:
+            detail = f"the key {wanted.key!r} was used for another request; take a new one"
+            return Refusal(RefusalCode.IDEMPOTENCY_KEY_REUSED, detail)
+        case _:
+            return answer
+
+
+def _event(wanted: Wanted, name: str, draw: str, time: datetime | None) -> Event:
+    return Event(
+        id=name,
+        source=SOURCE,
+        type=wanted.type,
+        subject=wanted.subject,
+        time=time,
+        data=wanted.data,
+        extensions={"fareboxdraw": draw},
+    )

@@ -7,7 +7,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.ledger.pool import cycle_of
-from farebox.period.cycle import boundary
+from farebox.period.cycle import boundary, index_at
 from farebox.postgres import verify as store
 from farebox.postgres.session import Pool, transaction
 from farebox.postgres.verify import FaultCode, Finding, RecurrenceRow, VerifiedPool
@@ -81,11 +81,13 @@ def _faults(
 def _recurrence_faults(row: RecurrenceRow) -> Iterator[Finding]:
     """Yield where a recurrence does not stand at the grants that came of it."""
     one = row.recurrence
-    checks: list[tuple[str, object, object]] = [("grants", row.grants, one.index)]
+    cycle = cycle_of(one.renewal, one.starts_at, one.timezone)
+    # Periods that were over when it was asked for brought nothing.
+    before = 0 if row.first_at is None else index_at(cycle, row.first_at) or 0
+    checks: list[tuple[str, object, object]] = [("grants", row.grants, one.index - before)]
     if one.grant is not None:
         checks.append(("running grant", row.last_grant, one.grant))
     if one.next_at is not None:
-        cycle = cycle_of(one.renewal, one.starts_at, one.timezone)
         due = boundary(cycle, one.index) if one.index else one.starts_at
         checks.append(("next grant at", due.isoformat(), one.next_at.isoformat()))
     stored = row.next_at and row.next_at.isoformat()

@@ -22,6 +22,7 @@ from litestar.types.asgi_types import LifeSpanScope
 
 from farebox.catalog.plain_json import encode
 from farebox.http import (
+    access,
     alert_rules,
     alerts,
     aliases,
@@ -91,7 +92,7 @@ ROUTES: Sequence[Router] = (
     pools.routes,
     grants.routes,
     entitlements.routes,
-    entitlements.access_routes,
+    access.routes,
     uses.routes,
     unburned.routes,
     allotments.routes,

@@ -41,6 +41,13 @@ class CustomerPart(Struct, frozen=True):
     total: Decimal | None
 
 
+class PoolPart(Struct, frozen=True):
+    """Units of a pool that a backfill burns."""
+
+    pool: str
+    units: Decimal
+
+
 class BackfillView(Struct, frozen=True, kw_only=True):
     """What was looked at, read and refused; `customers` are those with most readings."""
 
@@ -53,6 +60,7 @@ class BackfillView(Struct, frozen=True, kw_only=True):
     first_time: datetime | None
     last_time: datetime | None
     customers: list[CustomerPart]
+    pools: list[PoolPart]
 
 
 _NOTHING = {
@@ -65,6 +73,7 @@ _NOTHING = {
     "first_time": None,
     "last_time": None,
     "customers": [],
+    "pools": [],
 }
 
 
@@ -88,8 +97,9 @@ _NOTHING = {
             Example(path="/v1/meters/llm_calls/backfill", body={"preview": True}, answer=_NOTHING)
         ],
         description=(
-            "What it reads counts all at once, at the end. It may take minutes for millions of"
-            " events; interrupted, the same request goes on where it was."
+            "What it reads counts all at once, at the end, and burns pools (`pools`) then. It may"
+            " take minutes for millions of events; interrupted, the same request goes on where it"
+            " was."
         ),
     ),
 )
@@ -133,6 +143,7 @@ def _view(key: str, version: int, preview: bool, found: Preview) -> BackfillView
             CustomerPart(one.customer_key or None, one.readings, one.total)
             for one in found.customers
         ],
+        pools=[PoolPart(one.pool, one.units) for one in found.pools],
     )
 
 

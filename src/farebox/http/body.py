@@ -37,15 +37,16 @@ def read_json(body: bytes) -> dict[str, Json]:
     return value
 
 
-def read_as(members: dict[str, Json], kind: type[Value]) -> Value:
+def read_as(members: dict[str, Json], kind: type[Value], at: str = "") -> Value:
     """Return the members of a JSON object as a value of this type; raises Refused.
 
-    Numbers are kept digit by digit; those and times that Farebox cannot keep are refused.
+    Numbers are kept digit by digit; those and times that Farebox cannot keep are refused. at: where
+    in its body the object stands, as a JSON pointer.
     """
-    value = read_object(members, kind, "")
+    value = read_object(members, kind, at)
     if isinstance(value, Problem):
         raise refused_for([value])
-    problems = list(value_problems(value, ""))
+    problems = list(value_problems(value, at))
     if problems:
         raise refused_for(problems)
     return value

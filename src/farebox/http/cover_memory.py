@@ -23,13 +23,17 @@ HELPED = WANTS_UNITS | {RefusalCode.FEATURE_NOT_ENTITLED}
 
 
 class Use(Struct, frozen=True, kw_only=True):
-    """What was refused, and to whom. feature: none for a pool that no entitlement brought."""
+    """What was refused, and to whom. feature: none for a pool that no entitlement brought.
+
+    borrow: whether units beyond the grants would have done.
+    """
 
     feature: str | None
     customer: str | None
     subject: str | None = None
     allotment: str | None = None
     amount: Decimal
+    borrow: bool = True
 
 
 class Sold(Struct, frozen=True):
@@ -111,7 +115,7 @@ def covers_of(sold: Sold, refusal: Refusal, use: Use, book: Book | None) -> list
         elif book is None:
             lack = Lack(max(Decimal(0), use.amount - (refusal.left or 0)), use.amount)
         else:
-            lack = lack_of(book, refusal, use.amount, use.subject, use.allotment)
+            lack = lack_of(book, refusal, use.amount, use.subject, use.allotment, borrow=use.borrow)
         if lack is None:
             return []
         return cheapest(

@@ -78,8 +78,9 @@ _CUSTOMER = {
             ),
         ],
         description=(
-            "`subjects` is the whole list: one that is left out ends now, a new one counts from "
-            "the beginning, so that usage sent before is found. Answers 201 for a new customer."
+            "`subjects` is the whole list: one that is left out ends now, or after the last of its "
+            "events that is dated ahead and has burned a pool; a new one counts from the "
+            "beginning, so that usage sent before is found. Answers 201 for a new customer."
         ),
     ),
 )

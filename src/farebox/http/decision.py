@@ -148,6 +148,8 @@ def read_request(body: bytes) -> AuthorizeRequest:
 
 
 def _decode(decoder: "msgspec.json.Decoder[Value]", body: bytes, kind: type[Value]) -> Value:
+    if b"\\u0000" in body:
+        return read_body(body, kind)  # it names the null character that cannot be stored
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -159,7 +161,7 @@ def command_of(request: AuthorizeRequest, key: str | None) -> Command:
     if amount <= 0:
         raise _invalid("an amount is above zero")
     note = note_text(request.metadata)
-    key = _key(request.key or key)
+    key = key_of(request.key, key)
     subject, allotment = (
         text_of(request.subject, "subject"),
         text_of(request.allotment, "allotment"),
@@ -181,7 +183,7 @@ def command_of(request: AuthorizeRequest, key: str | None) -> Command:
     return Reserve(
         amount=amount,
         unit=request.unit,
-        seconds=_seconds(hold.seconds),
+        seconds=seconds_of(hold.seconds),
         subject=subject,
         allotment=allotment,
         key=key,
@@ -196,7 +198,7 @@ def hold_command(verb: str, number: int, body: bytes, key: str | None) -> Comman
         amount = amount_of(settle.amount)
         if amount < 0:
             raise _invalid("what was used is not negative")
-        key, note = _key(settle.key or key), note_text(settle.metadata)
+        key, note = key_of(settle.key, key), note_text(settle.metadata)
         digest = digest_of((verb, str(number), _digits(amount), note))
         return Settle(hold=number, amount=amount, key=key, digest=digest, note=note)
     if verb == "extend":
@@ -204,12 +206,12 @@ def hold_command(verb: str, number: int, body: bytes, key: str | None) -> Comman
         amount = amount_of(extend.amount)
         if amount < 0:
             raise _invalid("what is held besides is not negative")
-        key = _key(extend.key or key)
+        key = key_of(extend.key, key)
         digest = digest_of((verb, str(number), _digits(amount), str(extend.seconds)))
-        seconds = _seconds(extend.seconds)
+        seconds = seconds_of(extend.seconds)
         return Extend(hold=number, amount=amount, seconds=seconds, key=key, digest=digest)
     release = read_body(body, ReleaseRequest)
-    key = _key(release.key or key)
+    key = key_of(release.key, key)
     return Release(hold=number, key=key, digest=digest_of((verb, str(number))))
 
 
@@ -230,7 +232,7 @@ def _invalid(detail: str) -> Refused:
     return refused(RefusalCode.AMOUNT_INVALID, detail, pointer="/amount")
 
 
-def _seconds(seconds: int | None) -> int | None:
+def seconds_of(seconds: int | None) -> int | None:
     if seconds is not None and seconds < 1:
         detail = "a hold lasts at least a second"
         raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/hold/seconds")
@@ -244,7 +246,9 @@ def text_of(value: str | None, name: str) -> str | None:
     return value
 
 
-def _key(key: str | None) -> str | None:
+def key_of(said: str | None, header: str | None) -> str | None:
+    """Return the key of a request, that of its body before that of its header; raises Refused."""
+    key = header if said is None else said
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         detail = "an idempotency key has 1 to 255 printable ASCII characters"
         raise refused(HttpCode.IDEMPOTENCY_KEY_INVALID, detail, pointer="/key")
@@ -256,8 +260,8 @@ def note_text(note: Mapping[str, str] | None) -> str | None:
     if note is None:
         return None
     text = _ENCODER.encode(note).decode()
-    if len(text) > _NOTE_MAX or "\\u0000" in text:
-        detail = f"metadata has at most {_NOTE_MAX} characters, and no null character"
+    if len(text) > _NOTE_MAX:
+        detail = f"metadata has at most {_NOTE_MAX} characters"
         raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/metadata")
     return text
 

@@ -3,40 +3,30 @@
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated
 
-from litestar import Response, Router, delete, get, post, put
+from litestar import Router, delete, get, put
 from litestar.params import RawBody
-from msgspec import Meta, Struct
+from msgspec import Struct
 from psycopg import Connection
 
-from farebox.access.id import Prefix, encode_numbered
 from farebox.access.key import Scope
 from farebox.catalog.code import CatalogCode
 from farebox.catalog.entitled import Entitled, EntitledKind, Origin, Override
-from farebox.flows.answer_once import Reply
-from farebox.flows.buy_access import buy_access
 from farebox.flows.entitle import effective, limits_of, sync_entitlements
 from farebox.flows.read_pool import books_now
 from farebox.http.authenticate import Principal, require_customer, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
-from farebox.http.decision import amount_of, note_text, refused_by
-from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
 from farebox.http.operation import Example, describe
-from farebox.http.pools import visible_pool
 from farebox.http.problem import refused
 from farebox.http.state import State
 from farebox.ledger.account import Account
 from farebox.ledger.book import Book
-from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres import catalog, entitlement
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import find_customer
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import transaction
-
-_SECONDS_MAX = 86_400 * 366 * 10
 
 
 class EntitlementView(Struct, frozen=True, kw_only=True):
@@ -60,34 +50,11 @@ class EntitlementView(Struct, frozen=True, kw_only=True):
     origins: Sequence[Origin]
 
 
-class AccessRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Buy `feature` for `seconds` with `amount` units of the pool, for one subject or for all.
-
-    customer: whose access it is; none: that of the pool.
-    """
-
-    feature: str
-    customer: str | None = None
-    amount: Decimal
-    seconds: Annotated[int, Meta(ge=1, le=_SECONDS_MAX)]
-    subject: str | None = None
-    metadata: dict[str, str] | None = None
-
-
-class AccessView(Struct, frozen=True, kw_only=True):
-    """Access that was bought; taking back its `draw` takes it back."""
-
-    feature: str
-    subject: str | None
-    starts_at: datetime
-    ends_at: datetime
-    draw: str
-
-
 _CUSTOMER = "/v1/customers/acme/entitlements"
 
 
-def _require(connection: Connection, principal: Principal, key: str) -> None:
+def require_known(connection: Connection, principal: Principal, key: str) -> None:
+    """Refuse a customer who is not there or not visible to whoever asks."""
     require_customer(principal, key, "customer")
     if find_customer(connection, principal.organization_id, key) is None:
         raise refused(HttpCode.NOT_FOUND, f"there is no customer {key!r}")
@@ -97,7 +64,7 @@ def _views(
     connection: Connection, principal: Principal, key: str, subject: str | None, now: datetime
 ) -> list[EntitlementView]:
     organization_id = principal.organization_id
-    _require(connection, principal, key)
+    require_known(connection, principal, key)
     entitled = effective(connection, organization_id, key, now, subject)
     pools = entitlement.pools_of_features(connection, organization_id, key)
     ids = [pools[feature][0] for feature in entitled if feature in pools]
@@ -136,6 +103,11 @@ def _view(one: Entitled, book: Book | None) -> EntitlementView:
         pool=book.pool.key,
         origins=one.origins,
     )
+
+
+def _one(views: Sequence[EntitlementView], feature: str) -> EntitlementView:
+    nothing = EntitlementView(feature=feature, kind=EntitledKind.BOOLEAN, enabled=False, origins=())
+    return next((view for view in views if view.feature == feature), nothing)
 
 
 @get(
@@ -196,8 +168,7 @@ def get_one(
     """Read one entitlement."""
     with transaction(farebox.pool, principal.organization_id, snapshot=True) as connection:
         views = _views(connection, principal, key, subject, farebox.clock())
-    nothing = EntitlementView(feature=feature, kind=EntitledKind.BOOLEAN, enabled=False, origins=())
-    return next((view for view in views if view.feature == feature), nothing)
+    return _one(views, feature)
 
 
 @put(
@@ -237,14 +208,14 @@ def put_one(
     now = farebox.clock()
     with transaction(farebox.pool, organization_id) as connection:
         lock_organization(connection, organization_id)
-        _require(connection, principal, key)
+        require_known(connection, principal, key)
         if not catalog.versions(connection, organization_id, Kind.FEATURE, feature):
             detail = f"there is no feature {feature[:150]!r}"
             raise refused(CatalogCode.UNKNOWN_FEATURE, detail)
         entitlement.put_override(connection, organization_id, key, feature, override, now)
         sync_entitlements(connection, organization_id, key, now, farebox.new_id)
         views = _views(connection, principal, key, None, now)
-    return next(view for view in views if view.feature == feature)
+    return _one(views, feature)
 
 
 @delete(
@@ -268,93 +239,10 @@ def delete_one(farebox: State, principal: Principal, key: str, feature: str) -> 
     organization_id, now = principal.organization_id, farebox.clock()
     with transaction(farebox.pool, organization_id) as connection:
         lock_organization(connection, organization_id)
-        _require(connection, principal, key)
+        require_known(connection, principal, key)
         if not entitlement.drop_override(connection, organization_id, key, feature):
             raise refused(HttpCode.NOT_FOUND, "there is no override of this feature")
         sync_entitlements(connection, organization_id, key, now, farebox.new_id)
-
-
-@post(
-    "/{key:str}/access",
-    guards=[requires(Scope.MANAGE)],
-    sync_to_thread=True,
-    operation_id="buy_access",
-    opt=describe(
-        "Buy a feature for a term with units of a pool",
-        request=AccessRequest,
-        answer=AccessView,
-        status=201,
-        codes=[
-            HttpCode.NOT_FOUND,
-            RefusalCode.POOL_UNKNOWN,
-            CatalogCode.UNKNOWN_FEATURE,
-            RefusalCode.INSUFFICIENT_BALANCE,
-        ],
-        examples=[
-            Example(
-                path="/v1/pools/acme-tokens/access",
-                body={
-                    "feature": "chat",
-                    "amount": "100",
-                    "seconds": 86400,
-                    "subject": "acme-dev",
-                },
-                status=201,
-            )
-        ],
-        description=(
-            "The draw and the access are one transaction. When the term is over the access is;"
-            " reversing the draw takes it back."
-        ),
-    ),
-)
-def buy_one(
-    farebox: State,
-    principal: Principal,
-    key: str,
-    body: RawBody,
-    idempotency_key: IdempotencyKey = None,
-) -> Response[bytes]:
-    """Buy access."""
-    asked, organization_id = read_body(body, AccessRequest), principal.organization_id
-    amount, note = amount_of(asked.amount), note_text(asked.metadata)
-    if amount <= 0:
-        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
-    found = visible_pool(farebox, principal, key)
-    customer = asked.customer or found.customer or ""
-
-    def act(connection: Connection) -> Reply:
-        _require(connection, principal, customer)
-        if not catalog.versions(connection, organization_id, Kind.FEATURE, asked.feature):
-            detail = f"there is no feature {asked.feature[:150]!r}"
-            raise refused(CatalogCode.UNKNOWN_FEATURE, detail, pointer="/feature")
-        done = buy_access(
-            connection,
-            organization_id,
-            found.pool_id,
-            customer,
-            asked.feature,
-            amount,
-            asked.seconds,
-            farebox.clock(),
-            farebox.new_id(),
-            subject=asked.subject,
-            note=note,
-        )
-        if isinstance(done, Refusal):
-            raise refused_by(key, done)
-        draw = encode_numbered(Prefix.DRAW, found.pool_id, done.answer.operation)
-        view = AccessView(
-            feature=asked.feature,
-            subject=asked.subject,
-            starts_at=done.access.starts_at,
-            ends_at=done.access.ends_at,
-            draw=draw,
-        )
-        return reply_with(view, 201)
-
-    path = f"POST /v1/pools/{key}/access"
-    return change_once(farebox, principal, idempotency_key, path, body, act)
 
 
 routes = Router(
@@ -362,4 +250,3 @@ routes = Router(
     route_handlers=[list_all, get_one, put_one, delete_one],
     tags=["Entitlements"],
 )
-access_routes = Router("/v1/pools", route_handlers=[buy_one], tags=["Entitlements"])

@@ -4,17 +4,23 @@ from farebox.http.definition import definition_router
 from farebox.http.operation import Example
 from farebox.postgres.catalog import Kind
 
+_CHAT = {
+    "name": "Chat",
+    "meter": "llm_tokens",
+    "top_ups": [{"units": "1000", "price": "8", "currency": "EUR"}],
+}
+
 routes = definition_router(
     Kind.FEATURE,
     {
         "put": [
             Example(
                 path="/v1/features/chat?publish=true",
-                body={"name": "Chat", "meter": "llm_tokens"},
+                body=_CHAT,
             ),
             Example(
                 path="/v1/features/chat?publish=true",
-                body={"name": "Chat", "meter": "llm_tokens"},
+                body=_CHAT,
                 answer={
                     "key": "chat",
                     "changed": False,
@@ -28,7 +34,7 @@ routes = definition_router(
                             "name": "Chat",
                             "meter": "llm_tokens",
                             "unit": "use",
-                            "top_ups": [],
+                            "top_ups": _CHAT["top_ups"],
                             "metadata": {},
                         },
                     },

@@ -13,11 +13,12 @@ from farebox.flows.answer_once import Reply
 from farebox.flows.grant_units import change_grant, grant_units, recur, stop_recurring
 from farebox.flows.read_pool import books_now
 from farebox.http.authenticate import Principal, requires
-from farebox.http.body import read_as, read_body, read_json
+from farebox.http.body import read_body, read_keyed
+from farebox.http.code import HttpCode
 from farebox.http.decision import refused_by
 from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
 from farebox.http.operation import Example, describe
-from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, decode_cursor, page_of
+from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, before_number, page_of
 from farebox.http.pool_view import (
     GrantView,
     RecurrenceView,
@@ -154,8 +155,7 @@ def list_all(
 ) -> Page[GrantView]:
     """List grants, closed ones too."""
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
-    after = decode_cursor(cursor, 1)
-    before = None if after is None else int(after[0]) if after[0].isdigit() else 0
+    before = before_number(cursor)
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         grants = list_grants(
             connection, organization_id, found.pool_id, before=before, limit=limit + 1
@@ -250,6 +250,7 @@ expire_one = _changing("expire", "Let a grant expire now", "As if its time had c
         request=NewRecurrence,
         answer=RecurrenceView,
         codes=[
+            HttpCode.KEY_MISMATCH,
             RefusalCode.POOL_UNKNOWN,
             RefusalCode.GRANT_KEY_REUSED,
             PoolCode.ROLLOVER_INVALID,
@@ -268,7 +269,8 @@ expire_one = _changing("expire", "Let a grant expire now", "As if its time had c
         ],
         description=(
             "The first grant comes when it starts, each expires with its period. `rollover` says"
-            " what of the rest is kept. To change one, end it and put another."
+            " what of the rest is kept. To change one, end it and put another under another name:"
+            " the same again changes nothing, anything else is refused."
         ),
     ),
 )
@@ -276,7 +278,7 @@ def put_recurring(
     farebox: State, principal: Principal, key: str, name: str, body: RawBody
 ) -> RecurrenceView:
     """Let a grant recur."""
-    asked = read_as({"key": name, **read_json(body)}, NewRecurrence)
+    asked = read_keyed(body, name, NewRecurrence)
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
     with transaction(farebox.pool, organization_id) as connection:
         problems = check_recurrence(asked, _currency(connection, organization_id, key))

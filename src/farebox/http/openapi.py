@@ -171,25 +171,34 @@ def _content(schema: Any, found: list[Example]) -> dict[str, Any]:
 
 def _responses(path: str, operation: Operation, schema_of: dict[Any, Any]) -> dict[str, Any]:
     problem = {MEDIA_TYPE: {"schema": schema_of[ProblemDetails]}}
+    answers: dict[int, list[Any]] = defaultdict(list)
+    for example in operation.examples:
+        if example.answer:
+            answers[example.status].append(example.answer)
     by_status: dict[int, list[str]] = defaultdict(list)
     for code in (*(() if path in _PUBLIC else _ALWAYS), *operation.codes):
         by_status[status_of(code)].append(f"`{code}`")
     responses: dict[str, Any] = {
-        str(status): {"description": ", ".join(dict.fromkeys(codes)), "content": problem}
+        str(status): {
+            "description": ", ".join(dict.fromkeys(codes)),
+            "content": {MEDIA_TYPE: {**problem[MEDIA_TYPE], **_shown(answers[status])}},
+        }
         for status, codes in sorted(by_status.items())
     }
     for status in {operation.status, *(e.status for e in operation.examples if e.status < 300)}:
-        answers = [e.answer for e in operation.examples if e.status == status and e.answer]
         success: dict[str, Any] = {"description": "As asked."}
         if operation.answer is not None:
-            content: dict[str, Any] = {"schema": schema_of[operation.answer]}
-            if answers:
-                shown = {str(at): {"value": answer} for at, answer in enumerate(answers, 1)}
-                content["examples"] = shown
+            content = {"schema": schema_of[operation.answer], **_shown(answers[status])}
             success["content"] = {operation.answer_type: content}
         responses[str(status)] = success
     responses["default"] = {"description": "Any other problem.", "content": problem}
     return dict(sorted(responses.items()))
+
+
+def _shown(answers: list[Any]) -> dict[str, Any]:
+    if not answers:
+        return {}
+    return {"examples": {str(at): {"value": answer} for at, answer in enumerate(answers, 1)}}
 
 
 def _parameter(

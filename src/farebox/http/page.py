@@ -1,5 +1,6 @@
 """Lists in pages: an opaque cursor says where the next page begins; there are no totals."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from farebox.http.problem import refused
 
 PAGE_MAX = 1000
 PAGE_USUAL = 100
+_NUMBER = re.compile("[0-9]{1,18}")
 
 Limit = Annotated[
     int, QueryParameter(ge=1, le=PAGE_MAX, description=f"how many to return, 1 to {PAGE_MAX}")
@@ -54,6 +56,16 @@ def decode_cursor(cursor: str | None, count: int) -> tuple[str, ...] | None:
     if len(values) != count or any("\0" in value for value in values):
         raise refused(HttpCode.CURSOR_INVALID, "take the cursor from `next_cursor` of a page")
     return values
+
+
+def before_number(cursor: str | None) -> int | None:
+    """Return the number before which a page ends, for lists with the latest first."""
+    values = decode_cursor(cursor, 1)
+    if values is None:
+        return None
+    if _NUMBER.fullmatch(values[0]) is None:
+        raise refused(HttpCode.CURSOR_INVALID, "take the cursor from `next_cursor` of a page")
+    return int(values[0])
 
 
 def after_key(cursor: str | None) -> str:

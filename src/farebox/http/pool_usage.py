@@ -75,6 +75,7 @@ class PoolUsageAnswer(Struct, frozen=True, kw_only=True):
 
 
 _INSTANT = timedelta(microseconds=1)
+_DIGITS_MAX = 100
 _Since = Annotated[
     str | None, QueryParameter(description="from this instant on, RFC 3339; none: this period")
 ]
@@ -200,7 +201,7 @@ def _after(cursor: str | None) -> tuple[Decimal, str] | None:
         least = Decimal(values[0])
     except InvalidOperation:
         least = Decimal("NaN")
-    if not least.is_finite():
+    if not least.is_finite() or abs(least.adjusted()) > _DIGITS_MAX:
         raise refused(HttpCode.CURSOR_INVALID, "take the cursor from `next_cursor` of a page")
     return least, values[1]
 

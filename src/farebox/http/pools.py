@@ -87,6 +87,7 @@ def visible_pool(farebox: State, principal: Principal, key: str) -> PoolKey:
         examples=[
             Example(path="/v1/pools/acme-tokens", body=_BODY, status=201),
             Example(path="/v1/pools/acme-tokens", body={**_BODY, "unit": "credit"}, status=422),
+            Example(path="/v1/pools/acme-spare", body={"unit": "use"}, status=201),
             Example(
                 path="/v1/pools/acme-burst",
                 body={
@@ -188,7 +189,7 @@ def get_one(farebox: State, principal: Principal, key: str) -> PoolView:
         "Ask whether a pool would give, without taking",
         request=AuthorizeRequest,
         answer=CheckAnswer,
-        codes=[RefusalCode.POOL_UNKNOWN],
+        codes=[HttpCode.KEY_MISMATCH, RefusalCode.POOL_UNKNOWN],
         examples=[
             Example(
                 path="/v1/pools/acme-tokens/check",
@@ -200,7 +201,14 @@ def get_one(farebox: State, principal: Principal, key: str) -> PoolView:
 )
 def check_one(farebox: State, principal: Principal, key: str, body: RawBody) -> CheckAnswer:
     """Check without taking."""
-    command = command_of(read_body(body, AuthorizeRequest), None)
+    asked = read_body(body, AuthorizeRequest)
+    if asked.pool not in (None, key):
+        detail = f"the body says {asked.pool!r}, the path says {key!r}"
+        raise refused(HttpCode.KEY_MISMATCH, detail, pointer="/pool")
+    if asked.feature is not None:
+        detail = "a check is of the pool in its path, not of a feature"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/feature")
+    command = command_of(asked, None)
     assert isinstance(command, (Draw, Reserve))
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:

@@ -1,6 +1,6 @@
 """Refusals of pools: who was told no, why, how often, and whether it was resolved."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from litestar import Router, get
 
@@ -9,6 +9,7 @@ from farebox.http.authenticate import Principal, requires
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Limit
 from farebox.http.pools import visible_pool
+from farebox.http.span import MaybeSince, MaybeUntil, maybe_instant
 from farebox.http.state import State
 from farebox.postgres.pool import RefusalRow, refusals
 from farebox.postgres.session import transaction
@@ -37,12 +38,13 @@ def list_all(
     principal: Principal,
     pool: str | None = None,
     subject: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: MaybeSince = None,
+    until: MaybeUntil = None,
     limit: Limit = PAGE_USUAL,
 ) -> list[RefusalRow]:
     """List refusals."""
     pool_id = None if pool is None else visible_pool(farebox, principal, pool).pool_id
+    starts, ends = maybe_instant(since, "since"), maybe_instant(until, "until")
     now = farebox.clock()
     with transaction(farebox.pool, principal.organization_id) as connection:
         return refusals(
@@ -50,8 +52,8 @@ def list_all(
             principal.organization_id,
             pool_id=pool_id,
             subject=subject,
-            since=since or now - _SHOWN,
-            until=until or now + timedelta(minutes=1),
+            since=starts or now - _SHOWN,
+            until=ends or now + timedelta(minutes=1),
             limit=limit,
         )
 

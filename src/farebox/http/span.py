@@ -19,6 +19,13 @@ MaybeFrom = Annotated[
 MaybeTo = Annotated[
     str | None, QueryParameter(name="to", description="up to this instant, without it")
 ]
+MaybeSince = Annotated[str | None, QueryParameter(description="from this instant on, RFC 3339")]
+MaybeUntil = Annotated[str | None, QueryParameter(description="up to this instant, without it")]
+
+
+def maybe_instant(text: str | None, name: str) -> datetime | None:
+    """As `instant`, none where none is given."""
+    return None if text is None else instant(text, name)
 
 
 def instant(text: str, name: str) -> datetime:

@@ -1,7 +1,6 @@
 """The ledger of a pool: its statement, single draws, what is taken back, what is moved."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -17,18 +16,43 @@ from farebox.flows.move_units import move_units
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
+from farebox.http.cover_memory import Use
 from farebox.http.decision import Granted, amount_of, granted, note_text, refused_by
+from farebox.http.helped_change import take_once
 from farebox.http.idempotency import IdempotencyKey, change_once, reply_with, request_digest
 from farebox.http.operation import Example, describe
-from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, decode_cursor, page_of
+from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, before_number, page_of
 from farebox.http.pool_view import EntryView, entry_view
 from farebox.http.pools import visible_pool
-from farebox.http.problem import refused
+from farebox.http.problem import Refused, refused
+from farebox.http.span import MaybeSince, MaybeUntil, maybe_instant
 from farebox.http.state import State
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.pool import PoolKey, find_pool
 from farebox.postgres.session import transaction
 from farebox.postgres.transfer import operation, statement, undoing
+
+_NOT_ENOUGH = {
+    "type": "/docs/problems#insufficient_balance",
+    "title": "Insufficient balance",
+    "status": 402,
+    "detail": "5 use asked, 0 available",
+    "code": "insufficient_balance",
+    "errors": [],
+    "pool": "chat:acme",
+    "left": "0",
+    "refills_at": None,
+    "help": [
+        {
+            "kind": "top_up",
+            "key": "chat",
+            "name": "1 x 1000 use",
+            "price": "8",
+            "currency": "EUR",
+            "units": "1000",
+        }
+    ],
+}
 
 
 class DrawView(Struct, frozen=True):
@@ -72,24 +96,24 @@ def read_statement(
     farebox: State,
     principal: Principal,
     key: str,
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: MaybeSince = None,
+    until: MaybeUntil = None,
     subject: str | None = None,
     cursor: Cursor = None,
     limit: Limit = PAGE_USUAL,
 ) -> Page[EntryView]:
     """Read a statement."""
     found = visible_pool(farebox, principal, key)
-    after = decode_cursor(cursor, 1)
-    before = None if after is None else int(after[0]) if after[0].isdigit() else 0
+    before = before_number(cursor)
+    starts, ends = maybe_instant(since, "since"), maybe_instant(until, "until")
     with transaction(farebox.pool, principal.organization_id) as connection:
         entries = statement(
             connection,
             principal.organization_id,
             found.pool_id,
             before=before,
-            since=since,
-            until=until,
+            since=starts,
+            until=ends,
             subject=subject,
             limit=limit + 1,
         )
@@ -174,7 +198,7 @@ def reverse_one(
     pool, number = _draw(farebox, principal, draw)
     path = f"POST /v1/draws/{draw}/reverse"
 
-    def act(connection: Connection) -> Reply:
+    def act(connection: Connection) -> Reply | Refused:
         outcome = reverse_draw(
             connection,
             principal.organization_id,
@@ -187,7 +211,7 @@ def reverse_one(
             note=note,
         )
         if isinstance(outcome, Refusal):
-            raise refused_by(pool.key, outcome)
+            return refused_by(pool.key, outcome)
         return reply_with(granted(pool.key, pool.pool_id, outcome))
 
     return change_once(farebox, principal, idempotency_key, path, body, act)
@@ -215,9 +239,18 @@ def reverse_one(
                 path="/v1/pools/acme-tokens/moves",
                 body={"to": "nowhere", "amount": "5"},
                 status=404,
-            )
+            ),
+            Example(
+                path="/v1/pools/chat:acme/moves",
+                body={"to": "acme-spare", "amount": "5"},
+                status=402,
+                answer=_NOT_ENOUGH,
+            ),
         ],
-        description="Both sides in one step; cost and expiry of the units go with them.",
+        description=(
+            "Both sides in one step; cost and expiry of the units go with them. A refusal for want"
+            " of units says in `help` what would let it through."
+        ),
     ),
 )
 def move_some(
@@ -230,12 +263,14 @@ def move_some(
     """Move units."""
     asked = read_body(body, MoveRequest)
     amount, note = amount_of(asked.amount), note_text(asked.metadata)
+    if amount <= 0:
+        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
     giving = visible_pool(farebox, principal, key)
     taking = visible_pool(farebox, principal, asked.to)
     if giving.pool_id == taking.pool_id:
         raise refused(RefusalCode.POOL_UNKNOWN, "units are moved to another pool", pointer="/to")
 
-    def act(connection: Connection) -> Reply:
+    def act(connection: Connection) -> Reply | Refusal:
         organization_id: UUID = principal.organization_id
         done = move_units(
             connection,
@@ -247,11 +282,13 @@ def move_some(
             note=note,
         )
         if isinstance(done, Refusal):
-            raise refused_by(key, done)
+            return done
         return reply_with(granted(key, giving.pool_id, done), 201)
 
     path = f"POST /v1/pools/{key}/moves"
-    return change_once(farebox, principal, idempotency_key, path, body, act)
+    # What is borrowed or charged for stays where it is: only what grants have is moved.
+    use = Use(feature=giving.feature, customer=giving.customer, amount=amount, borrow=False)
+    return take_once(farebox, principal, idempotency_key, path, body, act, giving, use)
 
 
 routes = Router("/v1/pools", route_handlers=[read_statement, move_some], tags=["Ledger"])

@@ -13,18 +13,28 @@ from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope
 from farebox.catalog.cover import Cover
 from farebox.events.event import Json
+from farebox.events.refusal import EventCode
 from farebox.flows.answer_once import Reply
-from farebox.flows.read_pool import books_now
 from farebox.flows.use_priced import PricedUse, UseCode, UsePart, UseRefusal, Wanted, use_priced
 from farebox.http.authenticate import Principal, requires
-from farebox.http.body import read_json
+from farebox.http.body import read_as, read_json
 from farebox.http.code import HttpCode
-from farebox.http.cover_memory import Use, covers_of, is_helped
-from farebox.http.decision import Granted, digest_of, granted, refused_by, text_of
+from farebox.http.cover_memory import Use
+from farebox.http.decision import (
+    Granted,
+    HoldAsked,
+    digest_of,
+    granted,
+    key_of,
+    refused_by,
+    seconds_of,
+    text_of,
+)
+from farebox.http.helped_change import covers_now
 from farebox.http.idempotency import IdempotencyKey, change_once, reply_with
 from farebox.http.operation import Example, describe
 from farebox.http.pools import visible_pool
-from farebox.http.problem import refused
+from farebox.http.problem import Refused, refused
 from farebox.http.state import State
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.book import find_holds
@@ -97,18 +107,16 @@ def _seconds(members: dict[str, Json]) -> int | None:
     hold = members.get("hold")
     if hold is None:
         return None
-    seconds = _object(hold, "/hold").get("seconds")
-    if seconds is not None and (not isinstance(seconds, int) or seconds < 1):
-        detail = "a hold lasts at least a second"
-        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/hold/seconds")
-    return seconds
+    return seconds_of(read_as(_object(hold, "/hold"), HoldAsked, at="/hold").seconds)
 
 
-def _view(pool: PoolKey, done: PricedUse | UseRefusal, covers: Sequence[Cover] = ()) -> UseView:
+def _view(
+    pool: PoolKey, done: PricedUse | UseRefusal, covers: Sequence[Cover] = ()
+) -> UseView | Refused:
     if isinstance(done, UseRefusal):
-        raise refused(done.code, done.detail)
+        return refused(done.code, done.detail)
     if isinstance(done.answer, Refusal):
-        raise refused_by(pool.key, done.answer, covers)
+        return refused_by(pool.key, done.answer, covers)
     decision = None if done.answer is None else granted(pool.key, pool.pool_id, done.answer)
     return UseView(units=done.units, parts=done.parts, decision=decision)
 
@@ -126,6 +134,8 @@ def _view(pool: PoolKey, done: PricedUse | UseRefusal, covers: Sequence[Cover] =
         codes=[
             RefusalCode.POOL_UNKNOWN,
             *UseCode,
+            EventCode.EVENT_TOO_LARGE,
+            RefusalCode.AMOUNT_INVALID,
             RefusalCode.INSUFFICIENT_BALANCE,
             RefusalCode.IDEMPOTENCY_KEY_REUSED,
         ],
@@ -133,7 +143,7 @@ def _view(pool: PoolKey, done: PricedUse | UseRefusal, covers: Sequence[Cover] =
         description=(
             "Units and usage event are one commit: the event is metered like any other, carries the"
             " id of its draw as `fareboxdraw`, and burns nothing again. A hold writes no event;"
-            " settling it does."
+            " settling it does. What costs nothing is granted and written, and is no draw."
         ),
     ),
 )
@@ -148,7 +158,7 @@ def use_one(
     pool = visible_pool(farebox, principal, _text(members, "pool", required=True) or "")
     kind = _text(members, "type", required=True) or ""
     data = _object(members.get("data"), "/data")
-    key = _text(members, "key") or idempotency_key
+    key = key_of(_text(members, "key"), idempotency_key)
     wanted = Wanted(
         type=kind,
         data=data,
@@ -159,8 +169,10 @@ def use_one(
         hold="hold" in members and members["hold"] is not None,
         seconds=_seconds(members),
     )
-    dry_run = members.get("dry_run") is True
-
+    dry_run = members.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        detail = "dry_run is true or false"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/dry_run")
     with transaction(farebox.pool, principal.organization_id) as connection:
         done = use_priced(
             connection,
@@ -171,7 +183,10 @@ def use_one(
             only_price=dry_run,
         )
     # A refusal is stored by now; raised in the transaction it would have taken that back.
-    return _view(pool, done, _covers(farebox, principal, pool, wanted, done))
+    view = _view(pool, done, _covers(farebox, principal, pool, wanted, done))
+    if isinstance(view, Refused):
+        raise view
+    return view
 
 
 def _covers(
@@ -191,13 +206,7 @@ def _covers(
         allotment=wanted.allotment,
         amount=done.units,
     )
-    if not is_helped(done.answer, use):
-        return ()
-    now, organization_id = farebox.clock(), principal.organization_id
-    with transaction(farebox.pool, organization_id, snapshot=True) as connection:
-        book = books_now(connection, organization_id, [pool.pool_id], now)[pool.pool_id]
-    sold = farebox.covers.read(farebox.pool, organization_id, use, now)
-    return covers_of(sold, done.answer, use, book)
+    return covers_now(farebox, principal, pool, done.answer, use)
 
 
 @post(
@@ -210,7 +219,13 @@ def _covers(
         "Settle a held use for what was really used",
         request=SettleUseRequest,
         answer=UseView,
-        codes=[RefusalCode.HOLD_UNKNOWN, RefusalCode.HOLD_SETTLED, *UseCode],
+        codes=[
+            RefusalCode.HOLD_UNKNOWN,
+            RefusalCode.HOLD_SETTLED,
+            *UseCode,
+            EventCode.EVENT_TOO_LARGE,
+            RefusalCode.AMOUNT_INVALID,
+        ],
         examples=[
             Example(
                 path="/v1/uses/hld_01jbsqz4e2e0rv8h9yj0fn5c7k_9/settle", body=_EVENT, status=404
@@ -237,22 +252,24 @@ def settle_one(
     with transaction(farebox.pool, principal.organization_id) as connection:
         pool = find_pool(connection, principal.organization_id, pool_id=named[0])
         held = find_holds(connection, principal.organization_id, [named]).get(named)
-    if pool is None or held is None:
+    if pool is None:
         raise unknown
     wanted = Wanted(
         type=kind,
         data=data,
-        subject=held.subject,
-        allotment=held.allotment,
+        subject=None if held is None else held.subject,
+        allotment=None if held is None else held.allotment,
         key=idempotency_key,
         digest=None if idempotency_key is None else digest_of((hold, body.decode("utf-8"))),
         settle=named[1],
     )
 
-    def act(connection: Connection) -> Reply:
+    def act(connection: Connection) -> Reply | Refused:
         now = farebox.clock()
         done = use_priced(connection, principal.organization_id, pool.pool_id, wanted, now)
-        return reply_with(_view(pool, done))
+        view = _view(pool, done)
+        # A refusal is stored; raised here it would take that back.
+        return view if isinstance(view, Refused) else reply_with(view)
 
     path = f"POST /v1/uses/{hold}/settle"
     return change_once(farebox, principal, idempotency_key, path, body, act)

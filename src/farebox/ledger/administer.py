@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
 from hashlib import blake2b
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from farebox.ledger.account import Account
 from farebox.ledger.book import GRANT_EXPIRES, GRANT_RENEWS, PERIOD_TURNS, Book
@@ -29,6 +30,9 @@ from farebox.ledger.take import decide
 from farebox.ledger.transfer import Cause
 from farebox.period.cycle import index_at
 
+Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+"""Of grants; what PostgreSQL keeps as an integer."""
+
 
 class NewGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A grant that is asked for.
@@ -41,7 +45,7 @@ class NewGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     key: str | None = None
     amount: Decimal
     basis: Basis = Basis.PROMOTIONAL
-    priority: int = 0
+    priority: Priority = 0
     effective_at: datetime | None = None
     expires_at: datetime | None = None
     cost: Decimal | None = None
@@ -56,7 +60,7 @@ class NewRecurrence(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     key: str
     amount: Decimal
-    priority: int = 0
+    priority: Priority = 0
     basis: Basis = Basis.INCLUDED
     cost: Decimal | None = None
     renewal: Renewal = Renewal()
@@ -108,22 +112,27 @@ def add_grant(book: Book, asked: NewGrant, now: datetime) -> Grant | Refusal:
     return grant
 
 
-def digest_of(asked: NewGrant) -> str:
+def digest_of(asked: NewGrant | NewRecurrence) -> str:
     """Return what tells a grant from others under its key, however numbers and times are written.
 
     It is kept because the grant itself changes: what is voided or expired by hand expires earlier.
     """
-    plain = NewGrant(amount=asked.amount)
-    fields = {name: getattr(asked, name) for name in NewGrant.__struct_fields__}
-    # What is as it is by default is left out, so that a further field changes no digest.
-    said = {name: _written(one) for name, one in fields.items() if one != getattr(plain, name)}
-    said["amount"] = _written(asked.amount)
-    text = msgspec.json.encode(said, order="sorted")
+    text = msgspec.json.encode(_written(asked), order="sorted")
     return blake2b(text, digest_size=16).hexdigest()
 
 
 def _written(value: object) -> object:
     match value:
+        case Struct():
+            fields = msgspec.structs.fields(value)
+            needed = {one.name: getattr(value, one.name) for one in fields if one.required}
+            plain = type(value)(**needed)
+            # What is as it is by default is left out, so that a further field changes no digest.
+            return {
+                one.name: _written(said)
+                for one in fields
+                if (said := getattr(value, one.name)) != getattr(plain, one.name) or one.required
+            }
         case Decimal():
             return str(Fraction(value))
         case datetime():
@@ -255,8 +264,9 @@ def end_recurrence(book: Book, number: int, now: datetime) -> Recurrence | Refus
     one = _recurrence(book, number, now)
     if isinstance(one, Refusal):
         return one
-    time = book.pool.as_of
-    one.ends_at, one.next_at = time, None
+    if one.next_at is None:
+        return one  # it has ended already, when it says
+    one.ends_at, one.next_at = book.pool.as_of, None
     book.touch(one)
     return one
 

@@ -65,6 +65,7 @@ class Reverse(Request, frozen=True, kw_only=True):
     """Take back a draw or what a hold was settled for; none: all that is left of it.
 
     taken: where the units came from, in the order in which they were taken. taken_at: when.
+    forced: what they were taken for has been voided, so it is never too late.
     """
 
     operation: int
@@ -73,6 +74,7 @@ class Reverse(Request, frozen=True, kw_only=True):
     taken_subject: str | None = None
     taken_allotment: str | None = None
     amount: Decimal | None = None
+    forced: bool = False
 
 
 Command = Draw | Reserve | Settle | Extend | Release | Reverse

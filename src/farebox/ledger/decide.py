@@ -264,7 +264,8 @@ def _reverse(book: Book, command: Reverse, time: datetime) -> Answer | Refusal:
     rest = sum((one.amount for one in command.taken), ZERO)
     if not rest:
         return Refusal(RefusalCode.DRAW_REVERSED, "nothing of this draw is left to take back")
-    if time > command.taken_at + timedelta(seconds=book.pool.policy.undo_seconds):
+    latest = command.taken_at + timedelta(seconds=book.pool.policy.undo_seconds)
+    if time > latest and not command.forced:
         detail = f"a draw may be reversed for {book.pool.policy.undo_seconds} seconds"
         return Refusal(RefusalCode.REVERSAL_TOO_LATE, detail)
     amount = rest if command.amount is None else command.amount
@@ -275,8 +276,9 @@ def _reverse(book: Book, command: Reverse, time: datetime) -> Answer | Refusal:
     cause = _cause(command, time, command.operation)
     cause.subject, cause.allotment = command.taken_subject, command.taken_allotment
     _, returned = split_last(command.taken, amount)
+    reason = Reason.VOIDED if command.forced else Reason.REVERSED
     for one in returned:
-        give_back_slice(book, cause, one, Account.USED, Reason.REVERSED)
+        give_back_slice(book, cause, one, Account.USED, reason)
     start = book.pool.counters.period_start
     if start is None or command.taken_at >= start:
         uncount(book, cause.allotment, returned)

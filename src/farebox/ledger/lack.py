@@ -50,8 +50,13 @@ def lack_of(
     amount: Decimal,
     subject: str | None = None,
     allotment: str | None = None,
+    *,
+    borrow: bool = True,
 ) -> Lack | None:
-    """Return what the pool lacks for `amount`, none where units do not help; nothing moves."""
+    """Return what the pool lacks for `amount`, none where units do not help; nothing moves.
+
+    borrow: whether units beyond the grants would have done as well.
+    """
     if refusal.code not in WANTS_UNITS:
         return None
     pool = book.pool
@@ -62,8 +67,9 @@ def lack_of(
         path = book.shares.path(cause.allotment)
     owed = -pool.balances[Account.OVERDRAFT]
     from_grants = _to_come(book, path, amount - given)
-    if owed and book.shares:
-        # What comes repays what others borrowed first, and that makes no room for a bounded share.
+    if owed and (book.shares or not borrow):
+        # What comes repays what was borrowed first; of a share that makes no room for another, and
+        # whoever may not borrow gets nothing of it.
         missing = None if from_grants is None else owed + from_grants
     else:
         # What may be taken beyond the grants is there already, and need not come.

@@ -7,7 +7,7 @@ from enum import StrEnum
 from farebox.catalog.code import CatalogCode
 from farebox.catalog.number import plain_text
 from farebox.catalog.problem import Problem
-from farebox.catalog.rule import KEY, UNIT, key, timezone
+from farebox.catalog.rule import KEY, SUBJECT_LENGTH_MAX, UNIT, key, timezone
 from farebox.ledger.account import ZERO
 from farebox.ledger.administer import NewGrant, NewRecurrence
 from farebox.ledger.allotment import Allotment
@@ -47,6 +47,8 @@ def check_pool(pool: PoolDefinition) -> list[Problem]:
     if UNIT.fullmatch(pool.unit) is None:
         message = f"{pool.unit[:100]!r} is no unit: 1 to 64 letters, digits and . _ : / -"
         problems.append(Problem(PoolCode.UNIT_INVALID, "/unit", message))
+    if pool.subject is not None:
+        problems += _subject(pool.subject, "/subject")
     if pool.timezone is not None:
         problems += timezone(pool.timezone, "/timezone")
     return [*problems, *_policy(pool.policy, "/policy")]
@@ -81,7 +83,7 @@ def _policy(policy: Policy, at: str) -> Iterator[Problem]:
     if policy.renewal.count < 1 or policy.renewal.count > 1000:
         message = "a period is 1 to 1000 of its units long"
         yield Problem(PoolCode.RENEWAL_INVALID, f"{at}/renewal/count", message)
-    if not 1 <= (policy.renewal.anchor_day or 1) <= 31:
+    if not _is_day(policy.renewal.anchor_day):
         message = "a day of the month is 1 to 31"
         yield Problem(CatalogCode.ANCHOR_DAY_OUT_OF_RANGE, f"{at}/renewal/anchor_day", message)
 
@@ -153,13 +155,14 @@ def check_recurrence(one: NewRecurrence, currency: str | None) -> list[Problem]:
         problems.append(Problem(PoolCode.CURRENCY_MISSING, "/cost", message))
     if one.timezone is not None:
         problems += timezone(one.timezone, "/timezone")
-    if not 1 <= one.renewal.count <= 1000 or not 1 <= (one.renewal.anchor_day or 1) <= 31:
+    if not 1 <= one.renewal.count <= 1000 or not _is_day(one.renewal.anchor_day):
         message = "a period is 1 to 1000 of its units long, an anchor day is 1 to 31"
         problems.append(Problem(PoolCode.RENEWAL_INVALID, "/renewal", message))
     rollover = one.rollover
     if rollover is not None:
         problems += _not_negative({"units": rollover.units}, "/rollover")
-        if not ZERO <= rollover.percent <= 100 or not 1 <= (rollover.seconds or 1) <= SECONDS_MAX:
+        seconds = 1 if rollover.seconds is None else rollover.seconds
+        if not ZERO <= rollover.percent <= 100 or not 1 <= seconds <= SECONDS_MAX:
             message = "a rollover keeps 0 to 100 percent, for a positive time"
             problems.append(Problem(PoolCode.ROLLOVER_INVALID, "/rollover", message))
     return problems
@@ -182,6 +185,10 @@ def check_shares(shares: Sequence[Allotment], at: str = "/allotments") -> list[P
         if one.weight < 0 or (one.lend_after_seconds or 0) < 0:
             message = "a weight and a time are not negative"
             problems.append(Problem(PoolCode.AMOUNT_NEGATIVE, place, message))
+        if (one.lend_after_seconds or 0) > SECONDS_MAX:
+            message = f"must be at most {SECONDS_MAX}"
+            pointer = f"{place}/lend_after_seconds"
+            problems.append(Problem(PoolCode.SECONDS_OUT_OF_RANGE, pointer, message))
         if one.cap is not None and one.cap < one.guarantee:
             message = "a cap is not below the guarantee"
             problems.append(Problem(PoolCode.LIMIT_CONTRADICTORY, f"{place}/cap", message))
@@ -195,6 +202,7 @@ def check_shares(shares: Sequence[Allotment], at: str = "/allotments") -> list[P
             message = "a share is part of itself"
             problems.append(Problem(PoolCode.ALLOTMENT_CYCLE, f"{place}/parent", message))
         for subject in one.subjects:
+            problems += _subject(subject, f"{place}/subjects")
             if seen.setdefault(subject, one.key) != one.key:
                 message = f"subject {subject!r} has the share {seen[subject]!r}"
                 problems.append(
@@ -224,6 +232,17 @@ def _in_cycle(one: Allotment, by_key: Mapping[str, Allotment]) -> bool:
         seen.add(parent)
         parent = by_key[parent].parent
     return False
+
+
+def _is_day(day: int | None) -> bool:
+    return day is None or 1 <= day <= 31
+
+
+def _subject(text: str, at: str) -> Iterator[Problem]:
+    """A subject is one by which units can be asked for."""
+    if not (0 < len(text) <= SUBJECT_LENGTH_MAX and text.isprintable()):
+        message = f"a subject is 1 to {SUBJECT_LENGTH_MAX} printable characters"
+        yield Problem(CatalogCode.SUBJECT_INVALID, at, message)
 
 
 def _positive(amounts: Mapping[str, Decimal], at: str) -> Iterator[Problem]:

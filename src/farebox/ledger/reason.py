@@ -29,3 +29,4 @@ class Reason(StrEnum):
     MOVED_OUT = "moved_out"
     MOVED_IN = "moved_in"
     METERED = "metered"
+    VOIDED = "voided"

@@ -48,7 +48,10 @@ class EarlierEvent(Struct, frozen=True):
 
 
 class ReadingRow(Struct, frozen=True):
-    """One reading as it is kept aside; `text_value` of distinct values, else `quantity`."""
+    """One reading as it is kept aside; `text_value` of distinct values, else `quantity`.
+
+    drawn: whether its event names a draw.
+    """
 
     series_id: str
     time: datetime
@@ -56,6 +59,7 @@ class ReadingRow(Struct, frozen=True):
     kind: str
     quantity: Decimal | None
     text_value: str | None
+    drawn: bool
 
 
 class RefusalRow(Struct, frozen=True):
@@ -223,9 +227,9 @@ def add_readings(
     key = (organization_id, row.meter_key, row.meter_version)
     connection.execute(
         "insert into backfill_reading (organization_id, meter_key, meter_version,"
-        "  series_id, time, sequence, kind, quantity, text_value)"
+        "  series_id, time, sequence, kind, quantity, text_value, drawn)"
         " select %s, %s, %s, * from unnest(%s::uuid[], %s::timestamptz[], %s::bigint[],"
-        "  %s::text[], %s::numeric[], %s::text[])",
+        "  %s::text[], %s::numeric[], %s::text[], %s::boolean[])",
         (*key, *_columns(readings, ReadingRow)),
     )
     connection.execute(

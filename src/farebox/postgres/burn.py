@@ -28,6 +28,7 @@ class Use(Struct, frozen=True):
     """What events of one series came to in one step, between two changes of rate cards.
 
     first_time, last_time, first_sequence, last_sequence: of the events that are counted.
+    quantity, events: below zero for what burned and counts no more.
     """
 
     customer: str
@@ -69,18 +70,12 @@ def boundary(
     )
     passed = wait_for_watermark(connection, organization_id)
     latest = connection.execute(
-        "select max(e.time) from event e where e.organization_id = %(org)s"
-        " and e.time >= %(now)s and e.time < %(until)s and e.sequence <= %(passed)s"
-        " and (%(customer)s::text is null or exists (select from unnest(e.series) r(series_id)"
-        "   join series s on s.organization_id = %(org)s and s.series_id = r.series_id"
-        "   left join subject m on s.customer_key = '' and m.organization_id = %(org)s"
-        "    and m.subject = s.subject and m.valid_from <= e.time and e.time < m.valid_to"
-        "   where coalesce(nullif(s.customer_key, ''), m.customer_key) = %(customer)s))",
+        _LATEST,
         {
             "org": organization_id,
             "customer": customer,
             "now": now,
-            "until": now + FUTURE_MAX,
+            "ahead": FUTURE_MAX,
             "passed": passed,
         },
     ).fetchone()
@@ -88,6 +83,29 @@ def boundary(
         return now
     ahead: datetime = latest[0]
     return ahead + timedelta(microseconds=1)
+
+
+# The last reading that is dated ahead: of an event that the steps have passed, or of a backfill,
+# which has burned by itself. A backfill of long ago read nothing that is still ahead.
+_LATEST = """
+select max(r.time) from (
+  select e.time, u.series_id from event e
+  left join lateral unnest(e.series) u(series_id) on true
+  where e.organization_id = %(org)s and e.time >= %(now)s and e.time < %(now)s + %(ahead)s
+    and e.sequence <= %(passed)s
+  union all
+  select b.time, b.series_id from backfill f
+  join backfill_reading b on b.organization_id = %(org)s and b.meter_key = f.meter_key
+    and b.meter_version = f.meter_version and b.kind = 'totals'
+  where f.organization_id = %(org)s and f.status = 'switched'
+    and f.started_at > %(now)s - %(ahead)s
+    and b.time >= %(now)s and b.time < %(now)s + %(ahead)s) r
+where %(customer)s::text is null or exists (
+  select from series s
+  left join subject m on s.customer_key = '' and m.organization_id = %(org)s
+    and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
+  where s.organization_id = %(org)s and s.series_id = r.series_id
+    and coalesce(nullif(s.customer_key, ''), m.customer_key) = %(customer)s)"""
 
 
 def begin(
@@ -124,6 +142,14 @@ def wait_for_watermark(connection: Connection, organization_id: UUID) -> int | N
     row = connection.execute(
         "select sequence from burn_watermark where organization_id = %s for update",
         (organization_id,),
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def read_watermark(connection: Connection, organization_id: UUID) -> int | None:
+    """Return up to which event usage has burned pools; none: no pool may."""
+    row = connection.execute(
+        "select sequence from burn_watermark where organization_id = %s", (organization_id,)
     ).fetchone()
     return None if row is None else int(row[0])
 
@@ -166,7 +192,8 @@ def burning_pools(
 
 
 # The readings of a step, each with its customer. An event that names its draw has burned already,
-# one that was taken out of the stream does not count.
+# one that was taken out of the stream does not count, nor does what an older version of a meter
+# read after a backfill of a newer one has read the same.
 _READINGS = """
 insert into burn_reading
 select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, s.dimensions,
@@ -180,7 +207,10 @@ from (
                     where v.organization_id = %(org)s and v.sequence = e.sequence)) r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
 left join subject m on s.customer_key = '' and m.organization_id = %(org)s
-  and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to"""
+  and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
+where not exists (select from superseded o
+                  where o.organization_id = %(org)s and o.meter_key = s.meter_key
+                    and o.meter_version = s.meter_version and o.counted_until <= r.time)"""
 # Each goes to the pool that its customer burns for its meter at its time, and lies between two
 # changes of rate cards.
 _USES = """
@@ -191,8 +221,9 @@ with target as (
     t(customer_key, meter_key, pool_id, since, until)
 )
 select p.customer_key, p.subject, p.meter_key, p.meter_version, p.dimensions,
-       width_bucket(p.time, %(edges)s::timestamptz[]) as stretch, t.pool_id, sum(p.quantity),
-       count(*), min(p.time), max(p.time), min(p.sequence), max(p.sequence)
+       width_bucket(p.time, %(edges)s::timestamptz[]) as stretch, t.pool_id,
+       sum(p.sign * p.quantity), sum(p.sign), min(p.time), max(p.time), min(p.sequence),
+       max(p.sequence)
 from burn_reading p
 join target t on t.customer_key = p.customer_key and t.meter_key = p.meter_key
   and t.since <= p.time and p.time < t.until
@@ -229,7 +260,7 @@ def uses(
 
 
 def add_unburned(connection: Connection, organization_id: UUID, found: Sequence[Unburned]) -> None:
-    """Count usage that burned nothing."""
+    """Count usage that burned nothing, and no more what of it counts no more."""
     connection.cursor().executemany(
         "insert into unburned as u values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (pool_id, meter_key, dimensions, reason) do update set"
@@ -273,18 +304,23 @@ def unburned(connection: Connection, organization_id: UUID, limit: int = 1000) -
     rows = connection.execute(
         "select p.key, u.meter_key, u.dimensions, u.reason, u.events, u.quantity, u.first_time,"
         " u.last_time from unburned u join pool p on p.pool_id = u.pool_id"
-        " where u.organization_id = %s order by u.last_sequence desc, 1, 2, 3 limit %s",
+        " where u.organization_id = %s and (u.events > 0 or u.quantity > 0)"
+        " order by u.last_sequence desc, 1, 2, 3 limit %s",
         (organization_id, limit),
     ).fetchall()
     return [UnburnedRow(*row) for row in rows]
 
 
 def open_readings(connection: Connection) -> None:
-    """Let readings be set aside for `uses` until the transaction ends."""
+    """Let readings be set aside for `uses` until the transaction ends.
+
+    sign: -1 for what burned and counts no more.
+    """
     connection.execute(
         "create temporary table if not exists burn_reading (sequence bigint, time timestamptz,"
         ' quantity numeric, subject text collate "C", meter_key text collate "C",'
-        ' meter_version integer, dimensions text[], customer_key text collate "C")'
+        ' meter_version integer, dimensions text[], customer_key text collate "C",'
+        " sign integer not null default 1)"
         " on commit delete rows"
     )
 

@@ -13,6 +13,7 @@ from farebox.postgres import burn
 class Mapped(Struct, frozen=True):
     """In [start, end) a subject's usage becomes a customer's; `former`: whose it was, if anybody's.
 
+    customer: "" where it becomes nobody's.
     named: it is the usage that named the customer, whoever the subject was.
     """
 
@@ -43,7 +44,8 @@ class Burned(Struct, frozen=True):
 
 
 # Rollups say in which quarters of an hour there is something to read; after the last event that
-# they hold, the stream is read. `+ 0` keeps the planner from the index on sequence.
+# they hold, the stream is read. `+ 0` keeps the planner from the index on sequence. Readings of a
+# backfill lie beside the events; they burned with its switch, wherever the steps were.
 _READINGS = """
 insert into burn_reading
 with mapped as materialized (
@@ -51,7 +53,7 @@ with mapped as materialized (
                        %(ends)s::timestamptz[], %(named)s::boolean[])
     t(subject, customer_key, start_at, end_at, named)
 ),
-member as materialized (
+owned as materialized (
   select s.*, m.customer_key as taker, m.start_at, m.end_at
   from mapped m join series s on not m.named and s.organization_id = %(org)s
     and s.subject = m.subject and s.customer_key = ''
@@ -59,6 +61,12 @@ member as materialized (
   select s.*, m.customer_key, m.start_at, m.end_at
   from mapped m join series s on m.named and s.organization_id = %(org)s
     and s.customer_key = m.customer_key and s.customer_key <> ''
+),
+member as materialized (
+  select o.series_id, o.subject, o.meter_key, o.meter_version, o.dimensions, o.taker, o.start_at,
+         least(o.end_at, u.counted_until) as end_at
+  from owned o left join superseded u on u.organization_id = %(org)s
+    and u.meter_key = o.meter_key and u.meter_version = o.meter_version
 ),
 folded as materialized (
   select coalesce(max(sequence), 0) as sequence from watermark where organization_id = %(org)s
@@ -86,7 +94,16 @@ select e.sequence, e.time, r.quantity, m.subject, m.meter_key, m.meter_version, 
 from found e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
 join member m on m.series_id = r.series_id and m.start_at <= e.time and e.time < m.end_at
 where not exists (select from void v
-                  where v.organization_id = %(org)s and v.sequence = e.sequence)"""
+                  where v.organization_id = %(org)s and v.sequence = e.sequence)
+union all
+select b.sequence, b.time, b.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
+       case when not b.drawn then m.taker end
+from member m join backfill f on f.organization_id = %(org)s and f.meter_key = m.meter_key
+  and f.meter_version = m.meter_version and f.status = 'switched'
+cross join lateral (
+  select sequence, time, quantity, drawn from backfill_reading where organization_id = %(org)s
+    and series_id = m.series_id and kind = 'totals' and time >= m.start_at and time < m.end_at
+  offset 0) b"""
 
 
 def read_late(
@@ -116,7 +133,7 @@ def read_late(
 
 # What has burned is what a draw of the pool by this subject covers, unless all of the draw was
 # taken back, and what names its draw. No draw is older than its events are here, but for clocks
-# that differ.
+# that differ. Sums, for what was taken back "exists" might be looked for in all ledgers at once.
 _BURNED = """
 with former as materialized (
   select * from unnest(%(subjects)s::text[], %(meters)s::text[], %(pools)s::uuid[],
@@ -139,14 +156,12 @@ draw as materialized (
   from (select distinct f.pool_id, r.since from former f cross join received r) f
   join transfer t on t.pool_id = f.pool_id and t.sequence >= sequence_at(f.pool_id, f.since)
   where t.reason = 'metered' and t.subject = any(%(subjects)s) and t.note is not null
-    and case when exists (select from transfer u
-                          where u.pool_id = t.pool_id and u.undoes = t.operation)
-        then (select sum(u.amount) from transfer u
-              where u.pool_id = t.pool_id and u.undoes = t.operation and u.source = 'used')
-             < (select sum(o.amount) from transfer o
-                where o.pool_id = t.pool_id and o.sequence >= t.sequence
-                  and o.operation = t.operation and o.target = 'used' and o.reason = 'metered')
-        else true end
+    and coalesce(
+      (select sum(u.amount) from transfer u
+       where u.pool_id = t.pool_id and u.undoes = t.operation and u.source = 'used')
+      < (select sum(o.amount) from transfer o
+         where o.pool_id = t.pool_id and o.sequence >= t.sequence
+           and o.operation = t.operation and o.target = 'used' and o.reason = 'metered'), true)
 ),
 gone as (
   delete from burn_reading p using former f

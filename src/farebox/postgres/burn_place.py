@@ -67,6 +67,7 @@ def unburned_reason(
     row = connection.execute(
         "select reason from unburned where organization_id = %s and pool_id = %s"
         " and meter_key = %s and dimensions = %s and %s between first_time and last_time"
+        " and events > 0"
         " order by last_sequence desc limit 1",
         (organization_id, pool_id, meter, dimensions, time),
     ).fetchone()

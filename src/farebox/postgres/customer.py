@@ -10,6 +10,7 @@ from psycopg import Connection
 
 from farebox.catalog.customer import Customer, Subscription
 from farebox.period.instant import BEGINNING, END
+from farebox.postgres import burn
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
@@ -105,7 +106,24 @@ def put_customer(
         ),
     )
     if former is None or former[0] != customer.parent:
-        _part_of(connection, organization_id, customer, BEGINNING if former is None else now)
+        since = (
+            BEGINNING if former is None else _boundary(connection, organization_id, customer, now)
+        )
+        _part_of(connection, organization_id, customer, since)
+
+
+def _boundary(
+    connection: Connection, organization_id: UUID, customer: Customer, now: datetime
+) -> datetime:
+    """Return from when on usage of a customer, and of those below it, may burn in another way."""
+    if burn.wait_for_watermark(connection, organization_id) is None:
+        return now
+    below = connection.execute(
+        "select 1 from customer_parent where organization_id = %s and parent_key = %s limit 1",
+        (organization_id, customer.key),
+    ).fetchone()
+    whose = customer.key if below is None else None
+    return burn.boundary(connection, organization_id, whose, now)
 
 
 def _part_of(
@@ -183,6 +201,16 @@ def add_subject(connection: Connection, organization_id: UUID, row: SubjectRow) 
         "insert into subject values (%s, %s, %s, %s, %s)",
         (organization_id, row.subject, row.customer_key, row.valid_from, row.valid_to),
     )
+
+
+def extend_subject(connection: Connection, organization_id: UUID, row: SubjectRow) -> bool:
+    """Let the mapping that ends where `row` starts go on as `row`; False where there is none."""
+    cursor = connection.execute(
+        "update subject set valid_to = %s where organization_id = %s and subject = %s"
+        " and customer_key = %s and valid_to = %s",
+        (row.valid_to, organization_id, row.subject, row.customer_key, row.valid_from),
+    )
+    return cursor.rowcount == 1
 
 
 def end_subject(connection: Connection, organization_id: UUID, subject: str, at: datetime) -> None:

@@ -29,8 +29,9 @@ with target as (
     with ordinality t(subscription_key, start_at, end_at, n)
   join pool p on p.organization_id = %(org)s and p.subscription_key = t.subscription_key
 )"""
-# What was taken counts, what of it was taken back counts against it. The predicate of the partial
-# index is repeated for it to be used.
+# What was taken counts, what of it was taken back counts against it: in the period in which that
+# moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
+# The predicate of the partial index is repeated for it to be used.
 _BEYOND = f"""{_TARGET}
 select g.n, g.key, g.name, g.unit, x.account, x.price, sum(x.amount), min(x.time), max(x.time)
 from target g
@@ -41,7 +42,13 @@ cross join lateral (
   where t.pool_id = g.pool_id and t.sequence >= sequence_at(g.pool_id, g.start_at)
     and t.sequence < sequence_at(g.pool_id, g.end_at)
     and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-    and (t.target = 'used' or t.source = 'used')) x
+    and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
+  union all
+  select t.origin, t.price, d.time, -t.amount
+  from transfer t join transfer d on d.pool_id = t.pool_id and d.sequence = t.undoes
+  where t.pool_id = g.pool_id and t.undoes >= sequence_at(g.pool_id, g.start_at)
+    and t.undoes < sequence_at(g.pool_id, g.end_at) and t.reason = 'voided'
+    and t.origin in ('overage', 'burst')) x
 group by 1, 2, 3, 4, 5, 6
 order by 1, 2, 5, 6"""
 _PURCHASES = f"""{_TARGET}

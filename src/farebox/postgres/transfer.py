@@ -79,6 +79,33 @@ def operation(
     ).fetchall()
 
 
+def operations(
+    connection: Connection, organization_id: UUID, wanted: Sequence[tuple[UUID, int]]
+) -> list[Entry]:
+    """Return the entries of operations by (pool, number), in this order."""
+    cursor = connection.cursor(row_factory=class_row(Entry))
+    return cursor.execute(
+        "select t.* from unnest(%s::uuid[], %s::bigint[]) w(pool_id, number)"
+        f" join transfer f on f.pool_id = w.pool_id and f.sequence = w.number {_ENTRIES}"
+        " where f.organization_id = %s and f.operation = f.sequence"
+        " order by t.pool_id, t.sequence",
+        ([pool_id for pool_id, _ in wanted], [number for _, number in wanted], organization_id),
+    ).fetchall()
+
+
+def undoing_each(
+    connection: Connection, organization_id: UUID, wanted: Sequence[tuple[UUID, int]]
+) -> list[Entry]:
+    """As `undoing`, for operations by (pool, number)."""
+    cursor = connection.cursor(row_factory=class_row(Entry))
+    return cursor.execute(
+        f"select {_ENTRY} from unnest(%s::uuid[], %s::bigint[]) w(pool_id, number)"
+        " join transfer t on t.pool_id = w.pool_id and t.undoes = w.number"
+        " where t.organization_id = %s order by t.pool_id, t.sequence",
+        ([pool_id for pool_id, _ in wanted], [number for _, number in wanted], organization_id),
+    ).fetchall()
+
+
 def undoing(
     connection: Connection, organization_id: UUID, pool_id: UUID, number: int
 ) -> list[Entry]:

@@ -156,6 +156,9 @@ reading as materialized (
     and s.meter_key = %(meter)s
   left join subject m on s.customer_key = '' and m.organization_id = %(org)s
     and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
+  where not exists (select from superseded o
+                    where o.organization_id = %(org)s and o.meter_key = s.meter_key
+                      and o.meter_version = s.meter_version and o.counted_until <= r.time)
 )
 select t.n, p.meter_version, p.dimensions, count(*), sum(p.quantity), min(p.quantity),
        max(p.quantity)
@@ -221,23 +224,27 @@ class UnpaidBeyond(Struct, frozen=True):
     last_time: datetime
 
 
-# What was taken counts when it moved, what of it was taken back counts against it, as on invoices.
+_MOVED = "between sequence_at(p.pool_id, %(start)s) and sequence_at(p.pool_id, %(end)s) - 1"
+# As on invoices (`pool_use`): what was taken counts when it moved, what was taken back against it.
 _UNPAID = f"""
 select p.key, p.customer_key, x.priced, x.units, x.operations, x.first_time, x.last_time
 from pool p
-left join subscription s
-  on s.organization_id = p.organization_id and s.key = p.subscription_key
+left join subscription s on s.organization_id = p.organization_id and s.key = p.subscription_key
 cross join lateral (
   select t.price is not null as priced,
          sum(case when t.target = 'used' then t.amount else -t.amount end) as units,
          count(distinct t.operation) filter (where t.target = 'used') as operations,
          min(t.time) filter (where t.target = 'used') as first_time,
          max(t.time) filter (where t.target = 'used') as last_time
-  from transfer t
-  where t.pool_id = p.pool_id and t.sequence >= sequence_at(p.pool_id, %(start)s)
-    and t.sequence < sequence_at(p.pool_id, %(end)s)
-    and {_IS_BEYOND} and (t.target = 'used' or t.source = 'used')
-    and (t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at)
+  from (select t.price, t.target, t.amount, t.operation, t.time from transfer t
+    where t.pool_id = p.pool_id and t.sequence {_MOVED}
+      and {_IS_BEYOND} and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
+    union all
+    select t.price, t.target, t.amount, t.operation, d.time
+    from transfer t join transfer d on d.pool_id = t.pool_id and d.sequence = t.undoes
+    where t.pool_id = p.pool_id and t.reason = 'voided' and t.origin in ('overage', 'burst')
+      and t.undoes {_MOVED}) t
+  where t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at
   group by 1) x
 where p.organization_id = %(org)s and p.key = any(%(pools)s) and x.units > 0
 order by p.key, x.priced"""

@@ -60,13 +60,14 @@ class VerifiedPool(Struct, frozen=True):
 
 
 class RecurrenceRow(Struct, frozen=True):
-    """A recurring grant as stored, and the grants that came of it."""
+    """A recurring grant as stored, and the grants that came of it; first_at: the first of them."""
 
     pool: str
     recurrence: Recurrence
     next_at: datetime | None
     grants: int
     last_grant: int | None
+    first_at: datetime | None
 
 
 _PAGE = "p.organization_id = %(org)s and p.pool_id = any(%(pools)s)"
@@ -360,7 +361,8 @@ def recurrences_to_verify(
 ) -> list[RecurrenceRow]:
     """Return the recurring grants of pools, with what came of them."""
     rows = connection.execute(
-        "select p.key, r.definition::text, r.next_at, count(t.sequence), max(g.number)"
+        "select p.key, r.definition::text, r.next_at, count(t.sequence), max(g.number),"
+        " min(t.time)"
         " from pool_recurrence r join pool p on p.pool_id = r.pool_id"
         " left join pool_grant g on g.pool_id = r.pool_id and g.recurrence = r.number"
         " left join transfer t on t.pool_id = g.pool_id and t.sequence = g.number"

@@ -223,4 +223,5 @@ def void_import(
     voided = connection.execute(_VOID, parameters).rowcount
     for statement in (_TOTALS, _VALUES, _POINTS, _BACKFILLED, _UNREAD):
         connection.execute(statement, parameters)
+    connection.execute("set local enable_nestloop to default")
     return voided
