@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from farebox.cli import asgi
+from farebox.cli import background
 from farebox.cli.runtime import clock
 from farebox.postgres.session import Pool
 from farebox.worker import burn, fold, follow_pools, jobs
@@ -33,11 +33,11 @@ def test_jobs_are_worked_on_again_after_the_database_was_away(
                 raise psycopg.OperationalError("the connection was lost")
             await asyncio.sleep(60)
 
-    monkeypatch.setattr(asgi, "job_app", lambda *_: Worker())
-    monkeypatch.setattr(asgi, "RESTART_SECONDS", 0)
+    monkeypatch.setattr(background, "job_app", lambda *_: Worker())
+    monkeypatch.setattr(background, "RESTART_SECONDS", 0)
 
     async def run() -> None:
-        task = asyncio.create_task(asgi._work("", None, clock))  # type: ignore[arg-type]
+        task = asyncio.create_task(background.keep_working("", None, clock))  # type: ignore[arg-type]
         while len(started) < 3:
             await asyncio.sleep(0.001)
         task.cancel()

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.background import DATABASE_URL
 from farebox.flows.create_organization import create_organization
 from farebox.http.pages.assets import load_assets
 from farebox.postgres.session import Pool

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from farebox.access.id import uuidv7
-from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.background import DATABASE_URL
 from farebox.flows.create_organization import create_organization
 from farebox.http.pages.assets import load_assets
 from farebox.postgres.session import Pool

@@ -24,7 +24,7 @@ from msgspec import Struct
 from rich.console import Console
 
 from farebox.access.key import ID_BYTES, SECRET_BYTES, Scope
-from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.background import DATABASE_URL
 from farebox.cli.demo_pools import pool_findings, prepare_pools
 from farebox.cli.demo_report import Findings, report
 from farebox.cli.example import example_catalog, example_events, examples_directory

@@ -24,7 +24,7 @@ Data = Annotated[
     Path | None, Parameter(help="Data directory of the embedded PostgreSQL; else FAREBOX_DATA.")
 ]
 Workers = Annotated[
-    int, Parameter(help="Server processes; each answers requests and folds rollups.")
+    int, Parameter(help="Server processes; each has one beside it for background work.")
 ]
 Detach = Annotated[bool, Parameter(help="Print and stop, instead of serving until stopped.")]
 QuoteFile = Annotated[

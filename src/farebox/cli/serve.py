@@ -7,7 +7,7 @@ from granian import Granian
 from granian.constants import Interfaces, Loops
 from granian.log import LogLevels
 
-from farebox.cli.asgi import DATABASE_URL
+from farebox.cli.background import DATABASE_URL
 from farebox.cli.runtime import Runtime, clock, new_id, open_runtime
 from farebox.cli.settings import Settings, read_settings
 from farebox.flows.create_organization import create_organization

@@ -1,4 +1,4 @@
-"""Keep pools close behind the usage that burns them: a loop in every server process."""
+"""Keep pools close behind the usage that burns them: a loop beside every server process."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Hand on notices and deliver webhooks: a loop in every server process, beside the folder.
+"""Hand on notices and deliver webhooks: a loop beside every server process.
 
 An endpoint has one attempt at a time, many endpoints are sent to at once, and of one organization
 no more than a few: so a receiver that is slow or dead keeps nobody else waiting. What is due is in

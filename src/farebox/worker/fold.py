@@ -1,4 +1,4 @@
-"""Keep rollups close behind the stream: a loop in every server process, one folder at a time.
+"""Keep rollups close behind the stream: a loop beside every server process, one folder at a time.
 
 A few passes a second, rather than one for each commit, let many events of a series meet in one
 update. Until then they are read from the stream, so an answer is current all the same.

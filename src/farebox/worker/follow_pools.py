@@ -1,4 +1,4 @@
-"""Follow the ledgers of pools: a loop in every server process, beside the folder of events.
+"""Follow the ledgers of pools: a loop beside every server process.
 
 What it keeps is asked for often and could be worked out from the ledger each time: an answer is
 right however far behind it is. Who else wants to hear of pools whose ledger grew joins FOLLOWERS.

@@ -1,4 +1,4 @@
-"""Work that goes on in a server process: pass after pass in a thread of its own."""
+"""Work that goes on beside a server process: pass after pass in a thread of its own."""
 
 import asyncio
 from collections.abc import Callable
