@@ -246,3 +246,13 @@ def test_what_ended_is_not_ended_again(sold: Any) -> None:
     sold.ok("PUT", path, {"amount": 1})
     ended = [sold.ok("POST", f"{path}/end", {})["ends_at"] for _ in range(2)]
     assert ended[0] == ended[1]
+
+
+def test_a_pool_that_is_named_beside_a_customer_is_theirs(sold: Any) -> None:
+    sold.ok("PUT", "/v1/customers/globex", {"name": "Globex"})
+    for path in ("/v1/authorize", "/v1/pools/tokens/check"):
+        body = {"pool": "tokens", "amount": 1}
+        theirs = sold.code("POST", path, {**body, "customer": "globex"})
+        assert (400, "parameter_invalid") == theirs
+        sold.ok("POST", path, {**body, "customer": "acme"})
+    assert 2 == entries(sold, "tokens"), "the grant and one draw"

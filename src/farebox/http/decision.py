@@ -35,6 +35,7 @@ class AuthorizeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """May `subject` take `amount` units of `pool`, or use so much of `feature`?
 
     customer: whose entitlement to the feature counts; without it, that of the subject's customer.
+    Beside a pool it is whose pool it must be.
     unit: refused if the pool holds another. hold: set them aside instead of taking them for good.
     key: sent again with the same body, units move once (`Idempotency-Key` does as well).
     allotment: the share to take from; without it, that of the subject. metadata: kept with it.

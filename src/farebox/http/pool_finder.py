@@ -33,6 +33,13 @@ class Target(Struct, frozen=True):
     pool: PoolKey | None
 
 
+def refuse_another_customer(request: AuthorizeRequest, pool: PoolKey) -> None:
+    """Raise Refused where a request names a pool and a customer whose it is not."""
+    if request.customer not in (None, pool.customer):
+        detail = f"pool {pool.key!r} is not that of customer {request.customer!r}; name only one"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/customer")
+
+
 class PoolFinder:
     """Finds pools for one process. What a pool is never changes; what a customer may use does."""
 
@@ -46,7 +53,10 @@ class PoolFinder:
         """Return what a request asks; raises Refused where it names neither pool nor feature."""
         if request.pool is not None and request.feature is None:
             found = await self.pool(principal, request.pool)
-            return found if isinstance(found, Refusal) else Target(found.key, found)
+            if isinstance(found, Refusal):
+                return found
+            refuse_another_customer(request, found)
+            return Target(found.key, found)
         if request.feature is None or request.pool is not None:
             detail = "a request names a pool, or a feature and who uses it"
             raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/pool")

@@ -26,6 +26,7 @@ from farebox.http.decision import (
 from farebox.http.definition import tagged
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, after_key, page_of
+from farebox.http.pool_finder import refuse_another_customer
 from farebox.http.pool_view import PoolView, pool_view
 from farebox.http.problem import refused, refused_for
 from farebox.http.state import State
@@ -211,6 +212,7 @@ def check_one(farebox: State, principal: Principal, key: str, body: RawBody) -> 
     command = command_of(asked, None)
     assert isinstance(command, (Draw, Reserve))
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
+    refuse_another_customer(asked, found)
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         book, outcome = check_pool_for(
             connection, organization_id, found.pool_id, command, farebox.clock()
