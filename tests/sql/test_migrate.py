@@ -128,3 +128,38 @@ def test_processes_that_start_together_make_one_runtime_role(
     finally:
         with psycopg.connect(superuser_url, autocommit=True) as connection:
             connection.execute("drop role together")
+
+
+def test_recurring_grants_of_entitlements_get_keys_that_are_nobody_elses(empty_url: str) -> None:
+    steps = migrations()
+    (voided,) = [step for step in steps if step.name == "0010_voided.sql"]
+    migrate(empty_url, steps[: steps.index(voided)])
+    keys = ("override#20261001T000000000000-1", "pro#20261001T000000000000-2", "monthly")
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("insert into organization select gen_random_uuid(), 'o', 'O', now()")
+        connection.execute(
+            "insert into pool (organization_id, pool_id, key, unit, status, definition, opened_at,"
+            " timezone, version, sequence, as_of, source, pending, granted, held, used, overdraft,"
+            " overage, burst, expired, transit, counters)"
+            " select organization_id, gen_random_uuid(), 'p', 'token', 'open', '{}', now(), 'UTC',"
+            " 1, 0, now(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}' from organization"
+        )
+        for number, key in enumerate(keys):
+            connection.execute(
+                "insert into pool_recurrence (organization_id, pool_id, number, key, definition)"
+                " select organization_id, pool_id, %s, %s, json_build_object('key', %s::text,"
+                " 'amount', '1.50') from pool",
+                (-number, key, key),
+            )
+    assert [step.name for step in steps[steps.index(voided) :]] == migrate(empty_url)
+    expected = [
+        "override/20261001T000000000000-1",
+        "subscription/pro/20261001T000000000000-2",
+        "monthly",
+    ]
+    found = rows(
+        empty_url,
+        "select key, definition ->> 'key', definition ->> 'amount', digest from pool_recurrence"
+        " order by number desc",
+    )
+    assert [(key, key, "1.50", None) for key in expected] == found

@@ -82,7 +82,6 @@ create table backfill (
 select protect('backfill', 'select, insert, update, delete');
 
 -- kind: how the reading is kept (totals, values, points). text_value: of values; else quantity.
--- drawn: its event names a draw, so it has burned already.
 create table backfill_reading (
     organization_id uuid not null,
     meter_key text collate "C" not null,
@@ -93,7 +92,6 @@ create table backfill_reading (
     kind text collate "C" not null,
     quantity numeric,
     text_value text collate "C",
-    drawn boolean not null,
     foreign key (organization_id, meter_key, meter_version) references backfill
 );
 create index backfill_reading_series on backfill_reading (organization_id, series_id, time);

@@ -128,7 +128,6 @@ create index on pool_grant (pool_id) where status <> 'closed';
 create index on pool_grant (pool_id, issued_at) where on_invoice;
 select protect('pool_grant', 'select, insert, update');
 
--- `digest` is that of the request, which a repetition under its key has too.
 create table pool_recurrence (
     organization_id uuid not null,
     pool_id uuid not null references pool,
@@ -136,7 +135,6 @@ create table pool_recurrence (
     key text collate "C" not null,
     definition json not null,
     next_at timestamptz,
-    digest uuid,
     primary key (pool_id, number),
     unique (pool_id, key)
 );
@@ -209,7 +207,6 @@ create unique index on transfer (pool_id, key) where key is not null;
 create index on transfer (pool_id, undoes) where undoes is not null;
 create index transfer_beyond on transfer (pool_id, sequence)
     where source in ('overage', 'burst') or origin in ('overage', 'burst');
-create index transfer_metered on transfer (pool_id, sequence) where reason = 'metered';
 create index transfer_returned on transfer (pool_id, sequence)
     where reason in ('grant_voided', 'grant_unpaid');
 select protect('transfer', 'select, insert');
@@ -257,18 +254,6 @@ create table unburned (
     primary key (pool_id, meter_key, dimensions, reason)
 );
 select protect('unburned', 'select, insert, update');
-
--- What was voided of the usage that a draw was made for, and the units that it gave back for that.
--- parts: quantity, events and units by the place, from 0, of a part in the draw's note.
-create table draw_voided (
-    organization_id uuid not null,
-    pool_id uuid not null references pool,
-    operation bigint not null,
-    given numeric not null,
-    parts json not null,
-    primary key (pool_id, operation)
-);
-select protect('draw_voided', 'select, insert, update');
 
 -- Pools whose ledger grew, for whoever follows it; a row is removed by the one that followed.
 create table pool_touched (

@@ -1,17 +1,17 @@
 -- Everything that is written to the ledger goes through one function.
 
 -- Commits what was decided for some pools, each of which must still stand at the version that the
--- decisions were made on. The rows of pools are written first, in the order of their ids, in which
--- pool_ids come; so nobody else changes them until the transaction ends.
+-- decisions were made on. The pools are locked, in the order of their ids, until the transaction
+-- ends; pool_ids come in that order.
 --
 -- new_grants, recurrences, holds, new_holds, allotments: rows as JSON arrays, where `pool` is the
 -- place (from 1) in pool_ids. What is said of pools, of grants that were there before and of
 -- transfers holds one value for each, separated by the unit separator (U+001F); '' is null, an
--- argument that is null is null for all of them. pool_balances: in the order of the columns, of those
--- that changed. asked: pools and keys of requests that were refused, and so are in no transfer.
+-- argument that is null is null for all of them. pool_balances: in the order of the columns. asked:
+-- pools and keys of requests that were refused, and so are in no transfer.
 --
--- stale: whether a pool stands at another version. known: keys that are in the ledger already, as
--- pool and key. Where there is either, nothing was written.
+-- stale: the pools that stand at another version. known: keys that are in the ledger already, as
+-- pool and key. Where there is one of either, nothing was written.
 --
 -- Its statements are planned once a session, for planning takes longer than most commits. There is
 -- one good plan whatever the tables hold, and they leave no other: what comes in is gone through row
@@ -28,7 +28,7 @@ create function post_transfers(
     grant_numbers text, origins text, subjects text, allotment_keys text, prices text,
     keys text, digests text, undone text, used_times text, notes text,
     asked_pools uuid[], asked_keys text[], refusals json, resolved json,
-    out stale boolean, out known_pools uuid[], out known_keys text[])
+    out stale uuid[], out known_pools uuid[], out known_keys text[])
     language plpgsql
     set plan_cache_mode = force_generic_plan
     set enable_seqscan = off
@@ -39,59 +39,35 @@ create function post_transfers(
 #variable_conflict use_column
 declare
     separator constant text := chr(31);
-    written bigint;
+    found_ids uuid[];
+    found_versions bigint[];
 begin
     perform set_config('farebox.organization', for_organization::text, true);
-    begin
-        -- First of all, for whoever changes a pool holds its row until the transaction ends.
-        update pool p set
-                version = p.version + 1, sequence = n.sequence::bigint,
-                as_of = n.as_of::timestamptz,
-                source = coalesce(n.source::numeric, p.source),
-                pending = coalesce(n.pending::numeric, p.pending),
-                granted = coalesce(n.granted::numeric, p.granted),
-                held = coalesce(n.held::numeric, p.held),
-                used = coalesce(n.used::numeric, p.used),
-                overdraft = coalesce(n.overdraft::numeric, p.overdraft),
-                overage = coalesce(n.overage::numeric, p.overage),
-                burst = coalesce(n.burst::numeric, p.burst),
-                expired = coalesce(n.expired::numeric, p.expired),
-                transit = coalesce(n.transit::numeric, p.transit),
-                counters = n.counters::json, next_due = nullif(n.next_due, '')::timestamptz
-            from rows from (
-                unnest(pool_ids), unnest(versions), string_to_table(pool_sequences, separator),
-                string_to_table(pool_times, separator),
-                string_to_table(pool_balances[1], separator),
-                string_to_table(pool_balances[2], separator),
-                string_to_table(pool_balances[3], separator),
-                string_to_table(pool_balances[4], separator),
-                string_to_table(pool_balances[5], separator),
-                string_to_table(pool_balances[6], separator),
-                string_to_table(pool_balances[7], separator),
-                string_to_table(pool_balances[8], separator),
-                string_to_table(pool_balances[9], separator),
-                string_to_table(pool_balances[10], separator),
-                string_to_table(pool_counters, separator),
-                string_to_table(pool_dues, separator))
-                n(pool_id, version, sequence, as_of, source, pending, granted, held, used,
-                  overdraft, overage, burst, expired, transit, counters, next_due)
+    -- Materialized, for the versions must be read after the lock.
+    with locked as materialized (
+        select p.pool_id, p.version from pool p
+        where p.pool_id = any(pool_ids) order by p.pool_id for update)
+    select array_agg(l.pool_id), array_agg(l.version) into found_ids, found_versions from locked l;
+    if found_ids is distinct from pool_ids then
+        raise exception 'a pool of this commit is not there, or they come in another order';
+    end if;
+    if found_versions <> versions then
+        select array_agg(v.pool_id) into stale
+            from unnest(pool_ids, versions, found_versions) v(pool_id, expected, version)
+            where v.version <> v.expected;
+        return;
+    end if;
+    if asked_keys is not null then
+        select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
+            from unnest(asked_pools, asked_keys) a(pool_id, key)
             cross join lateral (
-                select o.ctid, o.version from pool o where o.pool_id = n.pool_id limit 1) o
-            where p.ctid = o.ctid and o.version = n.version;
-        get diagnostics written = row_count;
-        if written < cardinality(pool_ids) then
-            raise exception using errcode = 'FB001';
+                select t.pool_id, t.key from transfer t
+                where t.pool_id = a.pool_id and t.key = a.key limit 1) t;
+        if known_keys is not null then
+            return;
         end if;
-        if asked_keys is not null then
-            select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
-                from unnest(asked_pools, asked_keys) a(pool_id, key)
-                cross join lateral (
-                    select t.pool_id, t.key from transfer t
-                    where t.pool_id = a.pool_id and t.key = a.key limit 1) t;
-            if known_keys is not null then
-                raise exception using errcode = 'FB002';
-            end if;
-        end if;
+    end if;
+    begin
         insert into transfer (organization_id, pool_id, sequence, operation, reason, source, target,
                 amount, source_after, target_after, available_after, time, grant_number, origin,
                 subject, allotment, price, key, digest, undoes, used_at, note)
@@ -117,24 +93,43 @@ begin
                 t(at, sequence, operation, reason, source, target, amount, source_after,
                   target_after, available_after, time, grant_number, origin, subject, allotment,
                   price, key, digest, undoes, used_at, note);
-    exception
-        when sqlstate 'FB001' then
-            stale := true;
-            return;
-        when sqlstate 'FB002' then
-            return;
-        when unique_violation then
-            select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
-                from rows from (string_to_table(at, separator), string_to_table(keys, separator))
-                    i(at, key)
-                cross join lateral (
-                    select t.pool_id, t.key from transfer t
-                    where t.pool_id = pool_ids[i.at::integer] and t.key = i.key limit 1) t;
-            if known_keys is null then
-                raise;
-            end if;
-            return;
+    exception when unique_violation then
+        select array_agg(t.pool_id), array_agg(t.key) into known_pools, known_keys
+            from rows from (string_to_table(at, separator), string_to_table(keys, separator))
+                i(at, key)
+            cross join lateral (
+                select t.pool_id, t.key from transfer t
+                where t.pool_id = pool_ids[i.at::integer] and t.key = i.key limit 1) t;
+        if known_keys is null then
+            raise;
+        end if;
+        return;
     end;
+    update pool p set
+            version = p.version + 1, sequence = n.sequence::bigint, as_of = n.as_of::timestamptz,
+            source = n.source::numeric, pending = n.pending::numeric,
+            granted = n.granted::numeric, held = n.held::numeric, used = n.used::numeric,
+            overdraft = n.overdraft::numeric, overage = n.overage::numeric,
+            burst = n.burst::numeric, expired = n.expired::numeric, transit = n.transit::numeric,
+            counters = n.counters::json, next_due = nullif(n.next_due, '')::timestamptz
+        from rows from (
+            unnest(pool_ids), string_to_table(pool_sequences, separator),
+            string_to_table(pool_times, separator), string_to_table(pool_balances[1], separator),
+            string_to_table(pool_balances[2], separator),
+            string_to_table(pool_balances[3], separator),
+            string_to_table(pool_balances[4], separator),
+            string_to_table(pool_balances[5], separator),
+            string_to_table(pool_balances[6], separator),
+            string_to_table(pool_balances[7], separator),
+            string_to_table(pool_balances[8], separator),
+            string_to_table(pool_balances[9], separator),
+            string_to_table(pool_balances[10], separator),
+            string_to_table(pool_counters, separator),
+            string_to_table(pool_dues, separator))
+            n(pool_id, sequence, as_of, source, pending, granted, held, used, overdraft, overage,
+              burst, expired, transit, counters, next_due)
+        cross join lateral (select o.ctid from pool o where o.pool_id = n.pool_id limit 1) o
+        where p.ctid = o.ctid;
     if grant_places is not null then
         update pool_grant g set status = n.status, available = n.available::numeric,
                 held = n.held::numeric, expires_at = nullif(n.expires_at, '')::timestamptz
