@@ -1,12 +1,13 @@
 """Undoing an import: refused by name where money was stated, otherwise as if it had never been."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from farebox_burned_shop import brought
 from farebox_world import World, at, new_id
 
 from farebox.catalog.meter import Aggregation, Meter
@@ -16,35 +17,8 @@ from farebox.flows import undo_import as flow
 from farebox.flows.backfill_meter import backfill_meter
 from farebox.flows.import_events import ImportRefusal
 from farebox.flows.undo_import import Undone, undo_import
-from farebox.postgres import backfill, imports, rollup, stream
-from farebox.postgres.imports import ImportRow
+from farebox.postgres import backfill, rollup
 from farebox.postgres.session import transaction
-
-
-def brought(world: World, *events: Mapping[str, Any]) -> UUID:
-    """Send events as one import."""
-    import_id = new_id()
-    row = ImportRow(
-        import_id=import_id,
-        name=str(import_id),
-        file_digest="",
-        mapping_digest="",
-        status="finished",
-        last_row=0,
-        accepted=0,
-        duplicates=0,
-        conflicts=0,
-        rejected=0,
-        started_at=world.now,
-        updated_at=world.now,
-    )
-    world.send(*events)
-    with transaction(world.pool, world.organization_id) as connection:
-        imports.add_import(connection, world.organization_id, row)
-        last = stream.read_head(connection, world.organization_id).last_sequence
-        first = last - len(events) + 1
-        imports.add_range(connection, world.organization_id, import_id, first, last)
-    return import_id
 
 
 def undo(world: World, import_id: UUID) -> Undone | ImportRefusal:
