@@ -100,7 +100,7 @@ def test_it_ends_when_the_server_is_killed() -> None:
 
 
 def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(background, "END_SECONDS", 0.2)
+    monkeypatch.setattr(background, "END_SECONDS", 2)
 
     async def story() -> None:
         async with background_process():
@@ -111,3 +111,16 @@ def test_one_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> Non
         asyncio.run(story())
     assert ["background_killed"] == [one["event"] for one in logs]
     assert [] == children(os.getpid())
+
+
+def test_one_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    async def story() -> None:
+        async with background_process():
+            await until(lambda: len(logs) >= 2)
+            monkeypatch.undo()
+
+    with capture_logs() as logs:
+        asyncio.run(story())
+    assert {"background_not_started"} == {one["event"] for one in logs}

@@ -1,6 +1,5 @@
 """The application of one server process: made by granian in each of its workers."""
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -9,7 +8,7 @@ from contextlib import asynccontextmanager, closing
 from litestar import Litestar
 from litestar.types import ASGIApp
 
-from farebox.cli.background import DATABASE_URL, background_process, end_tasks
+from farebox.cli.background import DATABASE_URL, background_process, meanwhile
 from farebox.cli.collector import calm_collector, collect_daily
 from farebox.cli.runtime import new_id, steady_clock
 from farebox.cli.settings import read_settings
@@ -38,11 +37,12 @@ def create() -> ASGIApp:
         sys.setswitchinterval(SWITCH_SECONDS)
         assert isinstance(app, Farebox)
         with closing(pool):
-            async with told_to_stop(app.live.close), intake.opened(), background_process():
-                collecting = asyncio.create_task(collect_daily())
-                try:
-                    yield
-                finally:
-                    await end_tasks([collecting])
+            async with (
+                told_to_stop(app.live.close),
+                intake.opened(),
+                background_process(),
+                meanwhile(collect_daily()),
+            ):
+                yield
 
     return create_app(state, lifespan=[background])

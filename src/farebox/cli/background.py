@@ -10,8 +10,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from random import SystemRandom
 
@@ -38,24 +38,37 @@ _log = structlog.get_logger()
 @asynccontextmanager
 async def background_process() -> AsyncIterator[None]:
     """Have background work done by a process meanwhile, and by another one where it fails."""
-    keeper = asyncio.create_task(_keep_process())
+    async with meanwhile(_keep_process()):
+        yield
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Let something go on until the block ends, and wait until it has ended too."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
-        await end_tasks([keeper])
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def _keep_process() -> None:
     while True:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "farebox.cli.background", stdin=asyncio.subprocess.PIPE
-        )
         try:
-            code = await process.wait()
-        except asyncio.CancelledError:
-            await _end_process(process)
-            raise
-        _log.warning("background_ended", exit_code=code)
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "farebox.cli.background", stdin=asyncio.subprocess.PIPE
+            )
+        except OSError as error:
+            _log.warning("background_not_started", error=str(error))
+        else:
+            try:
+                code = await process.wait()
+            except asyncio.CancelledError:
+                await _end_process(process)
+                raise
+            _log.warning("background_ended", exit_code=code)
         await asyncio.sleep(RESTART_SECONDS)
 
 
@@ -68,18 +81,6 @@ async def _end_process(process: asyncio.subprocess.Process) -> None:
         _log.warning("background_killed", pid=process.pid)
         process.kill()
         await process.wait()
-
-
-async def end_tasks(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    """Cancel tasks until they end; one that was busy reconnecting may let a cancellation pass."""
-    left = set(tasks)
-    for _ in range(ENDINGS_MAX):
-        for task in left:
-            task.cancel()
-        _, left = await asyncio.wait(left, timeout=1)
-        if not left:
-            return
-    _log.warning("tasks_left", tasks=[str(task.get_coro()) for task in left])
 
 
 # The process itself ------------------------------------------------------------------------------
@@ -103,8 +104,20 @@ async def work(url: str) -> None:
     try:
         await told.wait()
     finally:
-        await end_tasks(tasks)
+        await _end(tasks)
         pool.close()
+
+
+async def _end(tasks: Iterable["asyncio.Task[None]"]) -> None:
+    """Cancel tasks until they end; one that was busy reconnecting may let a cancellation pass."""
+    left = set(tasks)
+    for _ in range(ENDINGS_MAX):
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=1)
+        if not left:
+            return
+    _log.warning("tasks_left", tasks=[str(task.get_coro()) for task in left])
 
 
 def _listen(told: asyncio.Event) -> None:
@@ -113,12 +126,11 @@ def _listen(told: asyncio.Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     loop.add_signal_handler(signal.SIGTERM, told.set)
 
-    def read() -> None:
-        while os.read(0, 1024):
-            pass
+    def wait_for_end() -> None:
+        sys.stdin.buffer.read()
         loop.call_soon_threadsafe(told.set)
 
-    threading.Thread(target=read, name="parent", daemon=True).start()
+    threading.Thread(target=wait_for_end, name="parent", daemon=True).start()
 
 
 async def keep_working(url: str, pool: Pool, clock: Callable[[], datetime]) -> None:
