@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
 
+import psycopg
 import pytest
 from farebox_alerts import Watched
 from farebox_pools import Pools, WasRefused
@@ -180,3 +181,19 @@ def test_one_whose_periods_began_before_it_was_asked_for_is_proved_too(
     pools.later(days=10)
     pools.draw("tokens", 1)
     assert [] == pools.verify()
+
+
+def test_one_of_a_version_that_kept_no_digests_is_known_by_what_it_is(
+    pools: Pools, superuser_url: str
+) -> None:
+    first = recurring(pools)
+    with psycopg.connect(superuser_url, dbname="farebox_test") as connection:
+        forgotten = connection.execute(
+            "update pool_recurrence set digest = null where pool_id = %s", (pools.ids["tokens"],)
+        )
+        assert 1 == forgotten.rowcount
+    assert first.number == recurring(pools, amount="100.0").number
+    for other in ({"amount": "101"}, {"rollover": None}, {"timezone": "Asia/Tokyo"}):
+        with pytest.raises(WasRefused, match="grant_key_reused"):
+            recurring(pools, **other)
+    assert D(100) == pools.book("tokens").pool.available

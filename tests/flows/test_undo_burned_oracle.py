@@ -11,8 +11,9 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from farebox_burned_shop import brought
 from farebox_late_shop import burn_all, meter, put
-from farebox_world import World, at, new_id
+from farebox_world import World, at
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from msgspec import Struct
@@ -26,8 +27,7 @@ from farebox.flows.undo_import import Undone, undo_import
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.ledger.account import Account
 from farebox.ledger.policy import Limit, LimitMode
-from farebox.postgres import burn, imports, stream
-from farebox.postgres.imports import ImportRow
+from farebox.postgres import burn, stream
 from farebox.postgres.session import transaction
 from farebox.postgres.verify import Finding
 
@@ -175,30 +175,11 @@ class Shop:
                 world.draw(self.pool, units, subject="bot")
 
     def _send(self, events: Sequence[Used], *, undone: bool) -> None:
-        world = self.world
-        world.send(*(self._event(one) for one in events))
-        if not undone:
-            return
-        import_id, last = new_id(), self._head()
-        row = ImportRow(
-            import_id=import_id,
-            name=str(import_id),
-            file_digest="",
-            mapping_digest="",
-            status="finished",
-            last_row=0,
-            accepted=0,
-            duplicates=0,
-            conflicts=0,
-            rejected=0,
-            started_at=world.now,
-            updated_at=world.now,
-        )
-        with transaction(world.pool, world.organization_id) as connection:
-            ids = connection, world.organization_id
-            imports.add_import(*ids, row)
-            imports.add_range(*ids, import_id, last - len(events) + 1, last)
-        self.waiting.append((import_id, len(events)))
+        sent = [self._event(one) for one in events]
+        if undone:
+            self.waiting.append((brought(self.world, *sent), len(events)))
+        else:
+            self.world.send(*sent)
 
     def _event(self, one: Used) -> dict[str, Any]:
         time: datetime = self.world.now - timedelta(hours=one.age)

@@ -1,13 +1,18 @@
 """Migrations: from empty, twice, side by side, and never in other words than those that ran."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from itertools import count
+from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from farebox.flows.burn_usage import BurnNote
 from farebox.postgres.migrate import (
     Migration,
     MigrationChanged,
@@ -163,3 +168,57 @@ def test_recurring_grants_of_entitlements_get_keys_that_are_nobody_elses(empty_u
         " order by number desc",
     )
     assert [(key, key, "1.50", None) for key in expected] == found
+
+
+def test_draws_of_before_tell_their_meters_version_and_times(empty_url: str) -> None:
+    """A draw for two events of one meter and one of another, one without a note, and no such."""
+    steps = migrations()
+    (burned,) = [step for step in steps if step.name == "0011_burned.sql"]
+    migrate(empty_url, steps[: steps.index(burned)])
+    part = {"dimensions": {}, "quantity": "5", "events": 2, "units": "5", "rate_card": "c"}
+    uses = [{"meter": meter, **part, "version": 1} for meter in ("calls", "tokens", "gone")]
+    note = json.dumps({"first_sequence": 2, "last_sequence": 4, "uses": uses})
+    with psycopg.connect(empty_url) as connection:
+        _meter_calls_3_and_tokens_1(connection)
+        for sequence, reason, text in (
+            (1, "metered", note),
+            (2, "metered", None),
+            (3, "used", "{}"),
+        ):
+            connection.execute(
+                "insert into transfer (organization_id, pool_id, sequence, operation, reason,"
+                " source, target, amount, source_after, target_after, available_after, time, note)"
+                " values (%s, %s, %s, 1, %s, 'grant', 'used', 1, 0, 0, 0, '2026-10-02Z', %s)",
+                (UUID(int=1), UUID(int=2), sequence, reason, text),
+            )
+    migrate(empty_url)
+    notes = [row[0] for row in rows(empty_url, "select note::text from transfer order by sequence")]
+    assert [None, "{}"] == notes[1:]
+    found = msgspec.json.decode(str(notes[0]), type=BurnNote)
+    assert (2, 4) == (found.first_sequence, found.last_sequence)
+    assert [
+        ("calls", 3, _hour(1, 2), _hour(1, 4)),
+        ("tokens", 1, _hour(1, 3), _hour(1, 3)),
+        ("gone", 1, _hour(2, 0), _hour(2, 0)),
+    ] == [(one.meter, one.meter_version, one.first_time, one.last_time) for one in found.uses]
+
+
+def _meter_calls_3_and_tokens_1(connection: psycopg.Connection) -> None:
+    """Write five events: the one at 03:00 counted tokens, the others calls."""
+    connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
+    for number, meter, version in ((11, "calls", 3), (12, "tokens", 1)):
+        connection.execute(
+            "insert into series values (%s, %s, %s, %s, 'ann', '', '{}')",
+            (UUID(int=1), UUID(int=number), meter, version),
+        )
+    for hour, number in ((1, 11), (2, 11), (3, 12), (4, 11), (5, 11)):
+        connection.execute(
+            "insert into event (organization_id, sequence, received_at, time, source, id, type,"
+            " series, quantities, payload)"
+            " values (%s, %s, now(), %s, 's', %s, 't', %s, '{1}', '{}')",
+            (UUID(int=1), hour, _hour(1, hour), str(hour), [UUID(int=number)]),
+        )
+
+
+def _hour(day: int, hour: int) -> datetime:
+    return datetime(2026, 10, day, hour, tzinfo=UTC)

@@ -13,6 +13,7 @@ from farebox.ledger.administer import (
     NewRecurrence,
     add_grant,
     add_recurrence,
+    comes_as,
     digest_of,
     end_recurrence,
     expire_grant,
@@ -103,7 +104,8 @@ def recur(
     def change(books: Sequence[Book]) -> Recurrence | Refusal:
         for one in books[0].recurrences.values():
             if one.key == asked.key:
-                if find_digest(connection, organization_id, pool_id, one.number) == digest:
+                known = find_digest(connection, organization_id, pool_id, one.number)
+                if known == digest or (known is None and comes_as(one, asked)):
                     return one
                 detail = f"the pool has a recurring grant {asked.key!r} that is not this one"
                 return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)

@@ -208,6 +208,16 @@ def expire_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
     return grant
 
 
+def comes_as(one: Recurrence, asked: NewRecurrence) -> bool:
+    """Whether a recurrence whose request is not kept is what is asked for, as far as it tells."""
+    names = ("amount", "priority", "basis", "cost", "renewal", "rollover", "prorated")
+    return (
+        all(getattr(one, name) == getattr(asked, name) for name in names)
+        and asked.timezone in (None, one.timezone)
+        and asked.starts_at in (None, one.starts_at)
+    )
+
+
 def add_recurrence(book: Book, asked: NewRecurrence, now: datetime) -> Recurrence | Refusal:
     """Let a grant come anew each period; the first one comes at once if its time has come.
 

@@ -11,7 +11,6 @@ from psycopg import Connection
 from farebox.metering.fold import Totals
 from farebox.metering.quantity import Place, Target, TotalsRow
 from farebox.postgres.customer import SubjectRow
-from farebox.postgres.explain import Member
 
 
 class UnreadType(Struct, frozen=True):
@@ -116,23 +115,6 @@ def subscribed_spans(
         (organization_id, list(customer_keys)),
     ).fetchall()
     return [SubscribedSpan(*row) for row in rows]
-
-
-def user_members(
-    connection: Connection,
-    organization_id: UUID,
-    subject: str,
-    meter_key: str,
-    start: datetime,
-    end: datetime,
-) -> list[Member]:
-    """Return the series of a subject of one meter, whoever it counted for."""
-    rows = connection.execute(
-        "select series_id, meter_key, meter_version, subject, dimensions from series"
-        " where organization_id = %s and subject = %s and customer_key = '' and meter_key = %s",
-        (organization_id, subject, meter_key),
-    ).fetchall()
-    return [Member(row[0], row[1], row[2], row[3], tuple(row[4]), start, end) for row in rows]
 
 
 # What the next steps of burning will read, but for what was taken out of the stream since.
