@@ -35,7 +35,10 @@ def test_the_mark_stays_where_there_is_nothing_to_tell(tokens: Watched) -> None:
         assert [] == tokens.look()
     assert mark(tokens) == 1
     assert [] == tokens.look_at_all()
-    assert mark(tokens) == 4
+    assert mark(tokens) == 1
+    tokens.pools.draw("tokens", 770)
+    assert ["pool.limit_near"] == tokens.look()
+    assert mark(tokens) == 5
 
 
 def test_what_follows_quiet_draws_is_told_once_and_with_its_time(tokens: Watched) -> None:
@@ -102,6 +105,6 @@ def test_a_glance_without_a_database_raises(
     def read(*_: Any, **__: Any) -> Any:
         raise psycopg.OperationalError("no connection")
 
-    monkeypatch.setattr(pool_watch, "read_watches", read)
+    monkeypatch.setattr(pool_watch, "calm_pools", read)
     with pytest.raises(psycopg.OperationalError):
         tokens.look()

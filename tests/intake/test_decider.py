@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from farebox_desk import Desk, Gate, cut_who_waits, draw, drawn, hold, run, versions
 from farebox_pools import Pools, granted, refused
+from msgspec import structs
 
 from farebox.flows.decide_pools import Asked, Outcome, Round
 from farebox.intake import authorize
@@ -19,7 +20,7 @@ from farebox.intake.overload import Overloaded
 from farebox.ledger.command import Answer, Command
 from farebox.period.clock import ClockJumped, SteadyClock
 from farebox.postgres.book import read_books
-from farebox.postgres.posting import SEPARATOR, Posted
+from farebox.postgres.posting import LINE_END, VALUE_END, Posted
 from farebox.postgres.session import transaction
 
 
@@ -177,10 +178,12 @@ def test_a_request_made_when_the_last_one_is_answered_is_not_forgotten(
 @pytest.mark.parametrize(
     ("poison", "error"),
     [
-        (draw(1, f"poison{SEPARATOR}", subject="x"), psycopg.Error),
+        (structs.replace(draw(1, "poison"), digest="no digest"), psycopg.Error),
+        (draw(1, f"poison{VALUE_END}"), AssertionError),
+        (draw(1, f"poison{LINE_END}"), AssertionError),
         (draw(-1), AssertionError),
     ],
-    ids=["in the database", "in the decision"],
+    ids=["in the database", "between values", "between lines", "in the decision"],
 )
 def test_one_request_that_cannot_be_decided_fails_alone(
     pools: Pools, intake: Intake, desk: Desk, poison: Command, error: type[Exception]

@@ -60,6 +60,7 @@ def watch_of(pool_id: UUID, count: int) -> WatchRow:
         overage_period=None,
         looks=1,
         looked_at=START,
+        calm_above=None,
     )
 
 

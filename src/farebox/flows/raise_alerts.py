@@ -39,6 +39,11 @@ class Rules:
         """Return the windows, in minutes, over which rules of these kinds look back."""
         return sorted({one.rule.window_minutes or 0 for one in self.rows if one.rule.kind in kinds})
 
+    @property
+    def changed_at(self) -> datetime | None:
+        """When the last of them was changed."""
+        return max((one.updated_at for one in self.rows), default=None)
+
     def expire_until(self, now: datetime) -> datetime | None:
         """Return the last expiry that any rule wants to know of."""
         kind = AlertKind.GRANT_EXPIRES_WITHIN
@@ -59,6 +64,11 @@ class Raising:
     @property
     def rows(self) -> list[AlertRow]:
         return list(self._rows.values())
+
+    @property
+    def firing(self) -> bool:
+        """Whether any rule fires at the pool by now."""
+        return bool(self._firing)
 
     def consider(self, rules: Rules, *, timed: bool) -> None:
         """Judge the rules that watch this pool; `timed`: also those that time alone may change."""

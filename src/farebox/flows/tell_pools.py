@@ -31,7 +31,8 @@ from farebox.postgres.pool_span import GrantEntry, Span, Summary
 from farebox.postgres.pool_watch import PoolRow, WatchRow
 
 LIMIT_NEAR_PERCENT = Fraction(80)
-_ANYTHING = Decimal("0.000000000000000001")
+ANYTHING = Decimal("0.000000000000000001")
+"""The least that a pool can have left."""
 _HAPPENED: Mapping[tuple[str, str], NoticeType] = {
     (Reason.GRANT_PENDING, Account.PENDING): NoticeType.GRANT_PENDING,
     (Reason.TOPPED_UP, Account.PENDING): NoticeType.GRANT_PENDING,
@@ -201,12 +202,12 @@ def _grant_data(pool_id: UUID, currency: str | None, one: GrantEntry) -> dict[st
 
 def _exhausted(look: Look) -> Iterator[Told]:
     """Yield where nothing was left; a rate limit is empty all the time, so it is not told."""
-    if look.summary is None or look.row.refilled or look.summary.least >= _ANYTHING:
+    if look.summary is None or look.row.refilled or look.summary.least >= ANYTHING:
         return
     points = pool_span.balance_points(
-        look.connection, look.organization_id, look.span, _ANYTHING, _ANYTHING
+        look.connection, look.organization_id, look.span, ANYTHING, ANYTHING
     )
-    for one in walk(points, _ANYTHING, _ANYTHING, firing=look.watch.available < _ANYTHING):
+    for one in walk(points, ANYTHING, ANYTHING, firing=look.watch.available < ANYTHING):
         if one.verdict is Verdict.FIRE:
             data = {**pool_data(look), **_would_cover(look)}
             yield Told(NoticeType.POOL_EXHAUSTED, one.point.time, data)

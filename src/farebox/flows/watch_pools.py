@@ -21,6 +21,7 @@ from psycopg import Connection
 from farebox.access.id import RANDOM_BYTES, uuidv7
 from farebox.alerts.measure import Seen
 from farebox.alerts.rule import AlertKind
+from farebox.flows.calm_pools import calm_above
 from farebox.flows.follow_pools import settle_pool
 from farebox.flows.raise_alerts import Raising, Rules
 from farebox.flows.tell_pools import Look, Told, tell_pool
@@ -37,7 +38,7 @@ ENTRIES_A_LOOK = 20_000
 LOOKS_MAX = 50
 """So many times one call goes on with pools that are far behind; the next call continues."""
 POOLS_A_GLANCE = 500
-ENTRIES_A_GLANCE = 500
+ENTRIES_A_GLANCE = 50
 """A mark so many entries behind is moved on, whether there is something to tell or not."""
 
 _log = structlog.get_logger()
@@ -50,7 +51,7 @@ _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 def watch_pools(pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime) -> None:
     """Look at pools whose ledger grew: all but the rules that time alone may change.
 
-    The mark of a pool of which there is nothing to tell stays where it was, for `watch_all`.
+    The mark of a pool of which there is nothing to tell stays where it was.
     """
     ordered = sorted(set(pool_ids))
     for start in range(0, len(ordered), POOLS_A_GLANCE):
@@ -64,17 +65,17 @@ def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
     after: UUID | None = None
     with transaction(pool, organization_id) as connection:
         rules = Rules(alert_rule.enabled_rules(connection, organization_id))
-    changed_at = max((one.updated_at for one in rules.rows), default=None)
     while True:
         with transaction(pool, organization_id) as connection:
             page = pool_watch.pools_to_look_at(
                 connection,
                 organization_id,
                 now,
-                changed_at=changed_at,
+                changed_at=rules.changed_at,
                 burn_minutes=max(rules.windows(_BURNING), default=0),
                 refusal_minutes=max(rules.windows(_REFUSING), default=0),
                 expire_until=rules.expire_until(now),
+                entries=ENTRIES_A_GLANCE,
                 after=after,
                 limit=POOLS_A_LOOK,
             )
@@ -134,13 +135,22 @@ def _settle(pool: Pool, organization_id: UUID, pool_id: UUID, now: datetime) -> 
 def _stirred(
     pool: Pool, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime
 ) -> Sequence[UUID]:
-    """Return the pools that want a look; all of them where a glance does not tell."""
+    """Return the pools that want a look; all of them where a glance does not tell.
+
+    Most are calm, which one statement tells; of the others what a look would tell is worked out.
+    """
     try:
         with transaction(pool, organization_id) as connection:
-            watches = pool_watch.read_watches(connection, organization_id, pool_ids)
-            rows = pool_watch.pools_since(connection, organization_id, watches, ENTRIES_A_GLANCE)
+            scope = connection, organization_id
+            rules = Rules(alert_rule.enabled_rules(*scope))
+            calm = pool_watch.calm_pools(*scope, pool_ids, ENTRIES_A_GLANCE, rules.changed_at)
+            pool_ids = [one for one in pool_ids if one not in calm]
+            if not pool_ids:
+                return []
+            watches = pool_watch.read_watches(*scope, pool_ids)
+            rows = pool_watch.pools_since(*scope, watches, ENTRIES_A_GLANCE)
             near = [one for one in watches if rows[one.pool_id].end == rows[one.pool_id].sequence]
-            seen = _see(connection, organization_id, near, rows, now, timed=False)
+            seen = _see(*scope, near, rows, rules, now, timed=False)
     except psycopg.OperationalError:
         raise  # the database is out of reach, for every pool
     except Exception as error:
@@ -161,7 +171,8 @@ def _look(
     """Look at a page of pools in one transaction; return those that have further entries."""
     watches = pool_watch.lock_watches(connection, organization_id, pool_ids)
     rows = pool_watch.pools_since(connection, organization_id, watches, ENTRIES_A_LOOK)
-    seen = _see(connection, organization_id, watches, rows, now, timed=timed)
+    rules = Rules(alert_rule.enabled_rules(connection, organization_id))
+    seen = _see(connection, organization_id, watches, rows, rules, now, timed=timed)
     write_alerts(connection, organization_id, [row for one in seen for row in one.alerts])
     add_notices(connection, organization_id, [row for one in seen for row in one.notices])
     pool_watch.write_watches(connection, organization_id, [one.moved for one in seen])
@@ -188,8 +199,11 @@ class _Sight(Struct, frozen=True):
             available=self.watch.available,
             looks=self.watch.looks,
             looked_at=self.watch.looked_at,
+            calm_above=self.watch.calm_above,
         )
-        return not (self.alerts or self.notices or rare) and same == self.watch
+        # One that has become calm is looked at once, to be passed over from then on.
+        calmed = self.watch.calm_above is None and self.moved.calm_above is not None
+        return not (self.alerts or self.notices or rare or calmed) and same == self.watch
 
 
 def _see(
@@ -197,12 +211,12 @@ def _see(
     organization_id: UUID,
     watches: Sequence[WatchRow],
     rows: Mapping[UUID, PoolRow],
+    rules: Rules,
     now: datetime,
     *,
     timed: bool,
 ) -> list[_Sight]:
     """Judge pools from their marks on; `rows` has how they stand now."""
-    rules = Rules(alert_rule.enabled_rules(connection, organization_id))
     spans = [
         Span(one.pool_id, one.sequence, rows[one.pool_id].end)
         for one in watches
@@ -230,6 +244,7 @@ def _see(
         raising = Raising(look, firing.get(watch.pool_id, ()), new_id)
         raising.consider(rules, timed=timed)
         told, moved = tell_pool(look)
+        moved = replace(moved, calm_above=calm_above(look, moved, raising, rules))
         notices = _notices(look.row, [*told, *raising.told], new_id)
         sights.append(_Sight(watch, moved, raising.rows, notices, look.summary))
     return sights

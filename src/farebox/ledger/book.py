@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -21,6 +21,8 @@ from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.pool import Pool
 from farebox.ledger.reason import Reason
 from farebox.ledger.transfer import Cause, Transfer
+
+Thing = TypeVar("Thing")
 
 
 class Due(NamedTuple):
@@ -110,21 +112,14 @@ class Book:
         changes = Changes(
             self.pool,
             self._transfers,
-            list(self._grants_changed.values()),
-            list(self._holds_changed.values()),
-            list(self._allotments_changed.values()),
-            list(self._recurrences_changed.values()),
+            _taken(self._grants_changed),
+            _taken(self._holds_changed),
+            _taken(self._allotments_changed),
+            _taken(self._recurrences_changed),
         )
         self._transfers, self.pool_changed = [], False
-        for changed in (
-            self._grants_changed,
-            self._holds_changed,
-            self._allotments_changed,
-            self._recurrences_changed,
-            self.ended,
-            self._closed,
-        ):
-            changed.clear()
+        self.ended.clear()
+        self._closed.clear()
         return changes
 
     @property
@@ -364,6 +359,15 @@ class Book:
             ),
             ZERO,
         )
+
+
+def _taken(changed: dict[Any, Thing]) -> list[Thing]:
+    """Return what was changed, and forget it."""
+    if not changed:  # as nearly always
+        return []
+    things = list(changed.values())
+    changed.clear()
+    return things
 
 
 def grant_due(grant: Grant) -> Iterable[Due]:

@@ -12,9 +12,20 @@ from psycopg.rows import class_row
 
 from farebox.ledger.pool import Counters
 
+# Limited, so that an entry is looked up by its key and the ledger is never joined.
+_CALM = """(
+ p.granted >= w.calm_above and p.sequence - w.sequence <= %(entries)s and (
+  select t.sequence from transfer t where t.pool_id = w.pool_id and t.sequence > w.sequence
+   and not (t.available_after >= w.calm_above and (t.source, t.target) in
+    (('grant', 'used'), ('grant', 'held'), ('held', 'used'), ('held', 'grant')))
+  order by t.sequence limit 1) is null)"""
+
 
 class WatchRow(Struct, frozen=True, kw_only=True):
-    """Up to where a pool was looked at; see the table. looked_at: none for one that never was."""
+    """Up to where a pool was looked at; see the table. looked_at: none for one that never was.
+
+    calm_above: `calm_pools` says what that is for.
+    """
 
     pool_id: UUID
     sequence: int
@@ -24,6 +35,7 @@ class WatchRow(Struct, frozen=True, kw_only=True):
     overage_period: int | None
     looks: int
     looked_at: datetime | None
+    calm_above: Decimal | None
 
 
 class PoolRow(Struct, frozen=True, kw_only=True):
@@ -81,6 +93,32 @@ def read_watches(
     ).fetchall()
 
 
+def calm_pools(
+    connection: Connection,
+    organization_id: UUID,
+    pool_ids: Sequence[UUID],
+    entries: int,
+    changed_at: datetime | None,
+) -> set[UUID]:
+    """Return which pools were but used since they were looked at, and have enough left.
+
+    changed_at: when a rule changed last, before which no look counts. A pool that was looked at
+    more than `entries` entries ago is not among them.
+    """
+    rows = connection.execute(
+        "select w.pool_id from pool_watch w join pool p on p.pool_id = w.pool_id"
+        f" where w.organization_id = %(org)s and w.pool_id = any(%(pools)s) and {_CALM}"
+        "  and (%(changed_at)s::timestamptz is null or w.looked_at > %(changed_at)s)",
+        {
+            "org": organization_id,
+            "pools": list(pool_ids),
+            "entries": entries,
+            "changed_at": changed_at,
+        },
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
 def pools_since(
     connection: Connection, organization_id: UUID, watches: Sequence[WatchRow], entries: int
 ) -> Mapping[UUID, PoolRow]:
@@ -132,10 +170,11 @@ def write_watches(connection: Connection, organization_id: UUID, rows: Sequence[
     connection.execute(
         "update pool_watch w set sequence = n.sequence, available = n.available,"
         "  bursting = n.bursting, limit_near_period = n.limit_near_period,"
-        "  overage_period = n.overage_period, looks = n.looks, looked_at = n.looked_at"
+        "  overage_period = n.overage_period, looks = n.looks, looked_at = n.looked_at,"
+        "  calm_above = n.calm_above"
         " from json_to_recordset(%s::json) as n (pool_id uuid, sequence bigint, available numeric,"
         "  bursting boolean, limit_near_period bigint, overage_period bigint, looks bigint,"
-        "  looked_at timestamptz)"
+        "  looked_at timestamptz, calm_above numeric)"
         " where w.organization_id = %s and w.pool_id = n.pool_id",
         (msgspec.json.encode(rows).decode(), organization_id),
     )
@@ -157,21 +196,24 @@ def pools_to_look_at(
     burn_minutes: int,
     refusal_minutes: int,
     expire_until: datetime | None,
+    entries: int,
     after: UUID | None,
     limit: int,
 ) -> list[Candidate]:
     """Return pools for which time alone may have changed something, by id, a page at a time.
 
-    Those on which something is due or fires, that were not looked at since their last entry or
-    since a rule changed (changed_at), that moved or refused within the longest windows of the rules
-    (0: no rule has one), or have a grant that expires until then.
+    Those on which something is due or fires, that were not looked at since a rule changed
+    (changed_at) or since their last entry, unless they are calm (see `calm_pools`), that moved or
+    refused within the longest windows of the rules (0: no rule has one), or have a grant that
+    expires until then.
     """
     rows = connection.execute(
         "select p.pool_id, coalesce(p.next_due <= %(now)s, false) and p.status = 'open'"
         " from pool p left join pool_watch w on w.pool_id = p.pool_id"
         " where p.organization_id = %(org)s and (%(after)s::uuid is null or p.pool_id > %(after)s)"
         "  and ((p.next_due <= %(now)s and p.status = 'open')"
-        "   or coalesce(w.sequence, 0) < p.sequence or w.looked_at <= %(changed_at)s"
+        f"   or (coalesce(w.sequence, 0) < p.sequence and coalesce(not {_CALM}, true))"
+        "   or w.looked_at <= %(changed_at)s"
         "   or (%(burn)s > 0 and p.as_of >= %(now)s - %(burn)s * interval '1 minute')"
         "   or exists (select from alert a where a.pool_id = p.pool_id and a.cleared_at is null)"
         "   or (%(refusals)s > 0 and exists (select from refusal r where r.pool_id = p.pool_id"
@@ -187,6 +229,7 @@ def pools_to_look_at(
             "burn": burn_minutes,
             "refusals": refusal_minutes,
             "expire": expire_until,
+            "entries": entries,
             "limit": limit,
         },
     ).fetchall()

@@ -1,6 +1,6 @@
 """What was decided for pools is committed in one call: transfers, and what they changed."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -15,8 +15,8 @@ from farebox.ledger.book import Changes
 from farebox.ledger.grant import Grant, Recurrence
 from farebox.ledger.hold import Hold
 
-SEPARATOR = "\x1f"
-"""Stands between the values of a column; no key, subject or JSON text contains it."""
+LINE_END, VALUE_END = "\x1e", "\x1f"
+"""Stand between lines and between their values; no key, subject or JSON text contains them."""
 
 COLUMN_OF = {
     Account.SOURCE: "source",
@@ -30,10 +30,10 @@ COLUMN_OF = {
     Account.EXPIRED: "expired",
     Account.TRANSIT: "transit",
 }
-_COLUMNS = 21
+_GRANT_VALUES, _TRANSFER_VALUES = 6, 21
 _POST = (
-    "select * from post_transfers(%s, %s::uuid[], %s::bigint[], "
-    f"{', '.join(['%s'] * (_COLUMNS + 16))}, %s::uuid[], %s, %s, %s)"
+    "select * from post_transfers(%s, %s::uuid[], %s, %s, %s, %s, %s, %s, %s, %s,"
+    " %s::uuid[], %s, %s, %s)"
 )
 _JSON = msgspec.json.Encoder()
 
@@ -96,19 +96,18 @@ def post_call(
     `posted` reads the answer. Every pool that is named must be among the postings.
     """
     postings = sorted(postings, key=lambda one: one.pool_id.int)
-    columns = _transfer_columns(postings)
+    pool_ids = [one.pool_id.hex for one in postings]
     parameters = (
         organization_id,
-        _array([one.pool_id.hex for one in postings]),
-        _array([str(one.version) for one in postings]),
-        *_pool_columns(postings),
-        *_grant_columns(postings),
+        _array(pool_ids),
+        LINE_END.join(map(_pool_line, pool_ids, postings)),
+        _lines(postings, _grant_lines, _GRANT_VALUES),
+        _lines(postings, _transfer_lines, _TRANSFER_VALUES),
         _rows(postings, lambda one: _new(one, one.changes.grants), _grant_row),
         _rows(postings, lambda one: one.changes.recurrences, _recurrence_row),
         _rows(postings, lambda one: _old(one, one.changes.holds), _hold_row),
         _rows(postings, lambda one: _new(one, one.changes.holds), _hold_row),
         _rows(postings, lambda one: one.changes.allotments, _allotment_row),
-        *columns,
         _array([pool_id.hex for pool_id, _ in asked]) if asked else None,
         [key for _, key in asked] or None,
         *_refusal_rows(postings, refused, resolved),
@@ -123,78 +122,92 @@ def posted(answer: tuple[Any, ...] | None) -> Posted:
     return Posted(stale is True, set(zip(pools or (), keys or (), strict=True)))
 
 
-def _transfer_columns(postings: Sequence[Posting]) -> list[str | None]:
-    rows = [
-        (str(place), one)
-        for place, posting in enumerate(postings, 1)
-        for one in posting.changes.transfers
-    ]
-    if not rows:
-        return [None] * _COLUMNS
-    transfers = [one for _, one in rows]
-    texts: list[list[str]] = [
-        [place for place, _ in rows],
-        [str(one.sequence) for one in transfers],
-        [str(one.operation) for one in transfers],
-        [one.reason for one in transfers],
-        [one.source for one in transfers],
-        [one.target for one in transfers],
-        [str(one.amount) for one in transfers],
-        [str(one.source_after) for one in transfers],
-        [str(one.target_after) for one in transfers],
-        [str(one.available_after) for one in transfers],
-    ]
-    optional: list[list[str]] = [
-        ["" if one.grant is None else str(one.grant) for one in transfers],
-        [one.origin or "" for one in transfers],
-        [one.subject or "" for one in transfers],
-        [one.allotment or "" for one in transfers],
-        ["" if one.price is None else str(one.price) for one in transfers],
-        [one.key or "" for one in transfers],
-        [one.digest or "" for one in transfers],
-        ["" if one.undoes is None else str(one.undoes) for one in transfers],
-        ["" if one.used_at is None else one.used_at.isoformat() for one in transfers],
-        [one.note or "" for one in transfers],
-    ]
+def _pool_line(pool_id: str, posting: Posting) -> str:
+    pool, due = posting.changes.pool, posting.next_due
+    moved = set()
+    for one in posting.changes.transfers:
+        moved.add(one.source)
+        moved.add(one.target)
+    balances = pool.balances
+    return VALUE_END.join(
+        (
+            pool_id,
+            str(posting.version),
+            str(pool.sequence),
+            pool.as_of.isoformat(),
+            *[str(balances[account]) if account in moved else "" for account in COLUMN_OF],
+            _JSON.encode(pool.counters).decode(),
+            "" if due is None else due.isoformat(),
+        )
+    )
+
+
+def _lines(
+    postings: Sequence[Posting], of: Callable[[str, Posting], Iterable[str]], values: int
+) -> str | None:
+    lines = [line for place, posting in enumerate(postings, 1) for line in of(str(place), posting)]
+    if not lines:
+        return None
+    text = LINE_END.join(lines)
+    # One that is in a value would move those after it to columns that are not theirs.
+    assert text.count(VALUE_END) == len(lines) * (values - 1), "no value holds a separator"
+    assert text.count(LINE_END) == len(lines) - 1, "no value holds a separator"
+    return text
+
+
+def _grant_lines(place: str, posting: Posting) -> Iterable[str]:
+    """Return what changed of the grants that were there before."""
     return [
-        *[SEPARATOR.join(column) for column in texts],
-        _times([one.time for one in transfers]),
-        *[SEPARATOR.join(column) if any(column) else None for column in optional],
+        VALUE_END.join(
+            (
+                place,
+                str(one.number),
+                one.status,
+                str(one.available),
+                str(one.held),
+                "" if one.expires_at is None else one.expires_at.isoformat(),
+            )
+        )
+        for one in _old(posting, posting.changes.grants)
     ]
 
 
-def _pool_columns(postings: Sequence[Posting]) -> list[object]:
-    pools = [one.changes.pool for one in postings]
-    dues = [one.next_due for one in postings]
-    moved = {
-        account
-        for posting in postings
-        for one in posting.changes.transfers
-        for account in (one.source, one.target)
-    }
-    balances = [
-        SEPARATOR.join([str(pool.balances[account]) for pool in pools])
-        if account in moved
-        else None
-        for account in COLUMN_OF
-    ]
-    return [
-        SEPARATOR.join([str(pool.sequence) for pool in pools]),
-        _times([pool.as_of for pool in pools]),
-        balances,
-        SEPARATOR.join([_JSON.encode(pool.counters).decode() for pool in pools]),
-        SEPARATOR.join(["" if due is None else due.isoformat() for due in dues]),
-    ]
+def _transfer_lines(place: str, posting: Posting) -> Iterable[str]:
+    time, stamp = None, ""
+    for one in posting.changes.transfers:
+        if one.time is not time:
+            time = one.time
+            stamp = time.isoformat()
+        yield VALUE_END.join(
+            (
+                place,
+                str(one.sequence),
+                str(one.operation),
+                one.reason,
+                one.source,
+                one.target,
+                str(one.amount),
+                str(one.source_after),
+                str(one.target_after),
+                str(one.available_after),
+                stamp,
+                "" if one.grant is None else str(one.grant),
+                one.origin or "",
+                one.subject or "",
+                one.allotment or "",
+                "" if one.price is None else str(one.price),
+                one.key or "",
+                one.digest or "",
+                "" if one.undoes is None else str(one.undoes),
+                "" if one.used_at is None else one.used_at.isoformat(),
+                one.note or "",
+            )
+        )
 
 
 def _array(values: Sequence[str]) -> str:
     """Return an array of values without special characters, faster than the driver writes it."""
     return f"{{{','.join(values)}}}"
-
-
-def _times(times: Sequence[datetime]) -> str:
-    # The encoder prints an array of times far faster than isoformat prints each.
-    return _JSON.encode(times)[2:-2].replace(b'","', SEPARATOR.encode()).decode()
 
 
 def _rows(
@@ -212,28 +225,6 @@ def _new(posting: Posting, things: Sequence[Numbered]) -> list[Numbered]:
 
 def _old(posting: Posting, things: Sequence[Numbered]) -> list[Numbered]:
     return [one for one in things if one.number < posting.first_sequence]
-
-
-def _grant_columns(postings: Sequence[Posting]) -> list[str | None]:
-    """Return what changed of the grants that were there before."""
-    rows = [
-        (place, grant)
-        for place, posting in enumerate(postings, 1)
-        for grant in posting.changes.grants
-        if grant.number < posting.first_sequence
-    ]
-    if not rows:
-        return [None] * 6
-    grants = [grant for _, grant in rows]
-    columns: list[list[str]] = [
-        [str(place) for place, _ in rows],
-        [str(grant.number) for grant in grants],
-        [grant.status for grant in grants],
-        [str(grant.available) for grant in grants],
-        [str(grant.held) for grant in grants],
-        ["" if one.expires_at is None else one.expires_at.isoformat() for one in grants],
-    ]
-    return [SEPARATOR.join(column) for column in columns]
 
 
 def _grant_row(grant: Grant, place: int) -> dict[str, object]:

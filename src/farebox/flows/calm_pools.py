@@ -1,0 +1,52 @@
+"""How far a pool may be used before there is anything to tell of it, seen from one look.
+
+Until then a pool that is drawn from need not be looked at. Such use moves units from grants to what
+was used or is held, and back out of holds: `used + available` stays as it is, or becomes less where
+a period turns, and so do the levels below which a share of it is used.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal
+from fractions import Fraction
+
+from farebox.alerts.measure import Seen
+from farebox.alerts.rule import AlertKind
+from farebox.flows.raise_alerts import Raising, Rules
+from farebox.flows.tell_pools import ANYTHING, LIMIT_NEAR_PERCENT, Look
+from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, exact_sum, round_to
+from farebox.postgres.pool_watch import WatchRow
+
+
+def calm_above(look: Look, moved: WatchRow, raising: Raising, rules: Rules) -> Decimal | None:
+    """Return what a pool must have left for nothing to be told of its use.
+
+    moved: its mark after the look. None where that cannot be said by what is left alone.
+    """
+    row, seen = look.row, look.seen
+    told = moved.limit_near_period == row.counters.period
+    if not look.current or moved.bursting or told or raising.firing or seen.beyond:
+        return None
+    least = max(_levels(look, rules), default=Decimal(0))
+    return least if least <= row.available else None
+
+
+def _levels(look: Look, rules: Rules) -> Iterator[Decimal]:
+    if not look.row.refilled:
+        yield ANYTHING
+        yield _left(look.seen, LIMIT_NEAR_PERCENT)
+    for one in rules.of(look.row):
+        match one.rule.kind:
+            case AlertKind.BALANCE_BELOW:
+                yield one.rule.threshold
+            case AlertKind.SHARE_USED_ABOVE:
+                yield _left(look.seen, Fraction(one.rule.threshold))
+            case _:
+                pass  # the others look at what is beyond the grants, or at the time
+
+
+def _left(seen: Seen, percent: Fraction) -> Decimal:
+    """Return the least that may be left while less than `percent` is used."""
+    had = Fraction(exact_sum([seen.used, seen.available]))
+    # At `reached` it is used already.
+    reached = round_to(had - had * percent / 100, QUANTITY_DECIMALS, RoundingMode.UP)
+    return exact_sum([reached, ANYTHING])
