@@ -6,7 +6,6 @@ not wait for each other: what is billed must be what the trace says all the same
 
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -52,15 +51,6 @@ class Sent(Struct, frozen=True):
 
 def demo(settings: Settings, detach: bool) -> int:
     """Run the demo and return its exit code: 0 where every total is the trace's."""
-    # Told to end it does as after Ctrl-C: neither its server nor its database stays behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _run(settings, detach)
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
-
-
-def _run(settings: Settings, detach: bool) -> int:
     console = Console()
     refuse_taken_port(settings)
     with open_runtime(settings) as runtime:

@@ -1,5 +1,6 @@
 """The farebox command: one subcommand a verb, each in a file of its own."""
 
+import signal
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,6 +223,8 @@ def main() -> None:
     from farebox.postgres.server.refusal import ServerError
     from farebox.postgres.session import UnsafeRole
 
+    # Told to end, a command does as after Ctrl-C: no database stays behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except (MigrationChanged, ServerError, UnsafeRole, psycopg.OperationalError) as error:

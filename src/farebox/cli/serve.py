@@ -1,6 +1,7 @@
 """`farebox serve`: the HTTP server, on its own PostgreSQL or on yours."""
 
 import os
+import signal
 import socket
 
 from granian import Granian
@@ -27,6 +28,7 @@ def run_server(database_url: str, settings: Settings, workers: int) -> None:
     """Run granian in this process until it is told to stop."""
     refuse_taken_port(settings)
     os.environ[DATABASE_URL] = database_url
+    os.register_at_fork(after_in_child=_end_at_once_when_told)
     Granian(
         "farebox.cli.asgi:create",
         factory=True,
@@ -39,6 +41,15 @@ def run_server(database_url: str, settings: Settings, workers: int) -> None:
         log_access=False,
         log_level=LogLevels.warning,
     ).serve()
+
+
+def _end_at_once_when_told() -> None:
+    """Let SIGINT and SIGTERM end a worker that does not serve yet.
+
+    Until it has handlers of its own it has a copy of its parent's, which would tell nobody.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def refuse_taken_port(settings: Settings) -> None:

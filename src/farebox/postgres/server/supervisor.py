@@ -55,8 +55,10 @@ class Server:
         try:
             self._users.share()
             self._password = self._serve()
-        except BaseException:
+        except BaseException as error:
             self._users.close()
+            if isinstance(error, KeyboardInterrupt):  # it may run by now, and have no user
+                self._end(even_if_used=False)
             gate.close()
             raise
         self._open = True
@@ -118,6 +120,13 @@ class Server:
         self._open = False
         gate = _pass_gate(self._layout)
         self._users.close()
+        try:
+            self._end(even_if_used=even_if_used)
+        finally:
+            gate.close()
+
+    def _end(self, *, even_if_used: bool) -> None:
+        """Stop the server where it runs and nobody uses it, behind the gate."""
         alone = FileLock(self._layout.users)
         try:
             pid = self.pid
@@ -125,7 +134,6 @@ class Server:
                 stop(pid, self._layout.cluster)
         finally:
             alone.close()
-            gate.close()
 
     def _serve(self) -> str:
         """Bring the server up, behind the gate, and return the superuser's password."""
