@@ -61,16 +61,15 @@ def available(world: World) -> Decimal:
 
 
 def test_a_subscription_may_be_called_as_what_overrides_it_is(sold: World) -> None:
-    """Both bring a thousand, each for its own month: what one gave is not taken for the other's."""
+    """Both bring a thousand, of which what was used is gone: the one ends and the other begins."""
     subscribe(sold, "override")
     sold.now = at("2026-09-10 00:00")
     sold.draw(pool_id(sold), 400)
     override(sold, 1000)
-    assert Decimal(1000) == available(sold)
-    sold.draw(pool_id(sold), 400)
-    sold.now = at("2026-10-01 00:00")
     assert Decimal(600) == available(sold)
-    sold.now = at("2026-10-10 00:00")
+    sold.draw(pool_id(sold), 400)
+    assert Decimal(200) == available(sold)
+    sold.now = at("2026-10-01 00:00")
     assert Decimal(1000) == available(sold)
 
 

@@ -62,6 +62,15 @@ def test_taken_back_or_expired_by_hand_it_is_answered_as_it_stands(
     assert 0 == pools.book("tokens").pool.available
 
 
+def test_an_expired_grant_of_which_units_are_held_does_not_expire_again(pools: Pools) -> None:
+    grant = pools.grant("tokens", 100, expires_at=pools.now + timedelta(hours=1))
+    pools.hold("tokens", 30, seconds=7200)
+    pools.later(hours=1, minutes=1)
+    with pytest.raises(WasRefused, match="grant_closed"):
+        pools.change("tokens", grant, "expire")
+    assert grant.expires_at == pools.book("tokens").grants[grant.number].expires_at
+
+
 def test_paid_used_up_or_expired_by_itself_it_is_answered_as_it_stands(pools: Pools) -> None:
     pending = asked(pools, pending=True)
     assert GrantStatus.PENDING is pending.status
@@ -192,8 +201,14 @@ def test_one_of_a_version_that_kept_no_digests_is_known_by_what_it_is(
             "update pool_recurrence set digest = null where pool_id = %s", (pools.ids["tokens"],)
         )
         assert 1 == forgotten.rowcount
-    assert first.number == recurring(pools, amount="100.0").number
-    for other in ({"amount": "101"}, {"rollover": None}, {"timezone": "Asia/Tokyo"}):
+    later = datetime.fromisoformat("2028-11-01T00:00:00+00:00")
+    for other in (
+        {"amount": "101"},
+        {"rollover": None},
+        {"timezone": "Asia/Tokyo"},
+        {"ends_at": later},
+    ):
         with pytest.raises(WasRefused, match="grant_key_reused"):
             recurring(pools, **other)
+        assert first.number == recurring(pools, amount="100.0").number
     assert D(100) == pools.book("tokens").pool.available

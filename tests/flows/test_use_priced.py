@@ -2,15 +2,17 @@
 
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import pytest
 from farebox_world import World, at
 
 from farebox.catalog.meter import Aggregation, Alias, Meter
-from farebox.catalog.plan import Rate, RateCard
+from farebox.catalog.plan import Charge, Plan, Rate, RateCard
 from farebox.catalog.price import Cell, Matrix, PerUnit
 from farebox.flows.burn_usage import burn_usage
+from farebox.flows.move_subject import Moved, move_subject_in
 from farebox.flows.read_pool import books_now
 from farebox.flows.use_priced import PricedUse, UseCode, UseRefusal, Wanted, use_priced
 from farebox.ledger.command import Answer
@@ -173,3 +175,104 @@ def test_a_pool_without_a_card_cannot_say_what_a_use_costs(sold: World) -> None:
     done = use(sold, plain)
     assert isinstance(done, UseRefusal)
     assert UseCode.POOL_WITHOUT_RATE_CARD is done.code
+
+
+@pytest.mark.parametrize("asked", [{}, {"hold": True, "seconds": 60}, {"only_price": True}])
+def test_a_use_that_another_customer_is_billed_for_is_refused(
+    sold: World, pool_id: UUID, asked: dict[str, Any]
+) -> None:
+    sold.customer("globex")
+    sold.map("globex-dev", "globex")
+    done = use(sold, pool_id, subject="globex-dev", **asked)
+    assert isinstance(done, UseRefusal)
+    assert RefusalCode.SUBJECT_NOT_SERVED is done.code
+    assert "globex" not in done.detail
+    assert (Decimal(100), []) == (available(sold, pool_id), events(sold))
+
+
+def test_a_use_without_a_price_is_refused_for_that_first(sold: World, pool_id: UUID) -> None:
+    sold.customer("globex")
+    done = use(sold, pool_id, subject="globex", model="small")
+    assert isinstance(done, UseRefusal)
+    assert UseCode.EVENT_UNPRICED is done.code
+
+
+def test_a_pool_of_its_own_does_not_let_a_customer_use_that_of_another(
+    sold: World, pool_id: UUID
+) -> None:
+    sold.customer("globex")
+    sold.pool_of("globex-credits", unit="credit", customer="globex", rate_card="credits")
+    done = use(sold, pool_id, subject="globex")
+    assert isinstance(done, UseRefusal)
+    assert RefusalCode.SUBJECT_NOT_SERVED is done.code
+
+
+def test_a_hold_of_a_subject_that_was_moved_away_is_not_settled(sold: World, pool_id: UUID) -> None:
+    sold.map("dev", "acme")
+    sold.customer("globex")
+    held = use(sold, pool_id, subject="dev", hold=True, seconds=60)
+    assert isinstance(held, PricedUse)
+    assert isinstance(held.answer, Answer)
+    with transaction(sold.pool, sold.organization_id) as connection:
+        scope = connection, sold.organization_id
+        assert isinstance(move_subject_in(*scope, "dev", "globex", sold.now, sold.now), Moved)
+    done = use(sold, pool_id, subject="dev", settle=held.answer.hold)
+    assert isinstance(done, UseRefusal)
+    assert RefusalCode.SUBJECT_NOT_SERVED is done.code
+    assert [] == events(sold)
+
+
+@pytest.mark.parametrize("subject", ["nobody", None])
+def test_a_use_that_is_nobodys_is_granted(sold: World, pool_id: UUID, subject: str | None) -> None:
+    done = use(sold, pool_id, subject=subject)
+    assert isinstance(done, PricedUse)
+    assert isinstance(done.answer, Answer)
+
+
+def test_a_child_uses_the_pool_that_serves_it_also_where_its_own_goes_first(sold: World) -> None:
+    sold.customer("team", parent="acme")
+    fields: dict[str, Any] = {"unit": "credit", "customer": "acme", "rate_card": "credits"}
+    pool_id = sold.pool_of("mothers", **fields)
+    sold.grant(pool_id, 100)
+    sold.now += timedelta(hours=1)
+    assert isinstance(use(sold, pool_id, subject="team"), UseRefusal)
+    sold.pool_of("mothers", **fields, serves_children=True)
+    sold.now += timedelta(hours=1)
+    assert isinstance(use(sold, pool_id, subject="team"), PricedUse)
+    sold.pool_of("teams", unit="credit", customer="team", rate_card="credits")
+    sold.now += timedelta(hours=1)
+    assert isinstance(use(sold, pool_id, subject="team"), PricedUse)
+    assert (Decimal(95), 2) == (available(sold, pool_id), len(events(sold)))
+
+
+def test_a_use_that_its_event_counts_for_another_customer_is_refused(sold: World) -> None:
+    meter = Meter(key="jobs", event_type="job", aggregation=Aggregation.COUNT, customer="$.for")
+    rate = Rate(meter="jobs", price=PerUnit(unit=Decimal(1)))
+    card = RateCard(key="work", currency="credit", custom_unit=True, rates=(rate,))
+    sold.publish(meter, card)
+    sold.customer("globex")
+    pool_id = sold.pool_of("work", unit="credit", customer="acme", rate_card="work")
+    sold.grant(pool_id, 100)
+    done = use(sold, pool_id, type="job", data={"for": "globex"})
+    assert isinstance(done, UseRefusal)
+    assert RefusalCode.SUBJECT_NOT_SERVED is done.code
+    assert isinstance(use(sold, pool_id, type="job", data={"for": "acme"}), PricedUse)
+
+
+def test_each_use_is_paid_once_by_the_pool_or_by_the_bill(sold: World, pool_id: UUID) -> None:
+    charge = Charge(key="calls", meter="calls", price=PerUnit(unit=Decimal(2)))
+    sold.publish(Plan(key="base", currency="USD", charges=(charge,)))
+    sold.customer("globex")
+    for key in ("acme", "globex"):
+        sold.subscribe(key, "base", at("2026-09-01 00:00"), key=key)
+        paid = use(sold, pool_id, subject=key)
+        assert isinstance(paid, PricedUse) == (key == "acme")
+    (outcome,) = sold.send(
+        sold.event("llm.request", sold.now, "globex", model="large", input=100, output=25)
+    )
+    assert "accepted" == outcome
+    sold.now = at("2026-10-02 00:00")
+    sold.bill(sold.now)
+    billed = {one.customer_key: one.total for one in sold.invoices() if one.kind == "period"}
+    assert {"acme": Decimal(0), "globex": Decimal(2)} == billed
+    assert Decimal("97.5") == available(sold, pool_id)

@@ -153,3 +153,35 @@ def test_it_is_calm_to_the_last_unit_before_something_is_told(watched: Watched, 
     assert expected == watched.look()
     (mark,) = watched.pools.rows("select sequence, calm_above from pool_watch")
     assert ((2, None) if expected else (1, Decimal("200.000000000000000001"))) == mark
+
+
+@pytest.mark.parametrize("ahead", [0, 3600])
+def test_a_rule_that_a_look_did_not_see_yet_is_judged_at_the_next_use(
+    watched: Watched, ahead: int
+) -> None:
+    """It was put with an earlier time than that look: by another clock, or a slow commit."""
+    pools = watched.pools
+    pools.put("tokens")
+    pools.grant("tokens", 1000)
+    put_at = pools.now
+    pools.later(seconds=60 + ahead)
+    pools.draw("tokens", 200)
+    watched.look()
+    pools.now, seen_at = put_at, pools.now
+    watched.rule("low", AlertKind.BALANCE_BELOW, 900)
+    pools.now = seen_at
+    pools.later(seconds=1)
+    pools.draw("tokens", 1)
+    assert ["alert.fired"] == watched.look()
+
+
+@pytest.mark.parametrize(("drawn", "told"), [(45, "pool.limit_near"), (50, "pool.exhausted")])
+def test_a_pool_that_is_no_rate_limit_any_more_is_looked_at_again(
+    watched: Watched, drawn: int, told: str
+) -> None:
+    watched.pools.put("tokens", REFILLED)
+    watched.pools.draw("tokens", 1)
+    watched.look()
+    watched.pools.put("tokens", HARD)
+    watched.pools.draw("tokens", drawn - 1)
+    assert told in watched.look()

@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,52 @@ def test_so_does_that_of_a_hold(verb: str) -> None:
     bodies = [f'{{"amount": "{LONG}{last}", "key": "k"}}' for last in "12"]
     first, second = (hold_command(verb, 1, body.encode(), None).digest for body in bodies)
     assert first != second
+
+
+@pytest.fixture
+def hold(api: Any) -> str:
+    """Return the path that extends a hold of ten minutes."""
+    api.ok("PUT", "/v1/pools/p", {"unit": "token"})
+    api.ok("POST", "/v1/pools/p/grants", {"amount": 100})
+    asked = {"pool": "p", "amount": 10, "hold": {"seconds": 600}}
+    return f"/v1/holds/{api.ok('POST', '/v1/authorize', asked)['hold']}/extend"
+
+
+def test_the_key_of_an_extension_by_time_alone_counts(api: Any, hold: str) -> None:
+    first = api.ok("POST", hold, {"seconds": 1000, "key": "E"})
+    again = api.ok("POST", hold, {"seconds": 1000, "key": "E"})
+    assert {**first, "repeated": True} == again
+    for other in ({"seconds": 2000}, {}):
+        assert (422, "idempotency_key_reused") == api.code("POST", hold, {**other, "key": "E"})
+    assert first["expires_at"] == api.ok("POST", hold, {})["expires_at"]
+
+
+def test_so_does_one_in_the_header_and_of_a_draw(api: Any, hold: str) -> None:
+    headers = {"Idempotency-Key": "E"}
+    first = api.ok("POST", hold, {"seconds": 1000}, headers=headers)
+    assert not first["repeated"]
+    assert api.ok("POST", hold, {"seconds": 1000}, headers=headers)["repeated"]
+    api.ok("POST", "/v1/authorize", {"pool": "p", "amount": 1, "key": "D"})
+    reused = api.code("POST", hold, {"seconds": 2000, "key": "D"})
+    assert (422, "idempotency_key_reused") == reused
+
+
+def test_a_key_of_an_extension_counts_in_its_pool_alone(api: Any, hold: str) -> None:
+    api.ok("POST", hold, {"seconds": 1000, "key": "E"})
+    api.ok("PUT", "/v1/pools/q", {"unit": "token"})
+    api.ok("POST", "/v1/pools/q/grants", {"amount": 100})
+    asked = {"pool": "q", "amount": 10, "hold": {}}
+    other = api.ok("POST", "/v1/authorize", asked)["hold"]
+    answer = api.ok("POST", f"/v1/holds/{other}/extend", {"seconds": 1000, "key": "E"})
+    assert not answer["repeated"]
+    headers = {"Idempotency-Key": "E"}
+    api.ok("PUT", "/v1/customers/acme", {"name": "Acme"}, headers=headers)
+
+
+def test_a_refused_extension_binds_no_key_and_is_stored(api: Any, hold: str) -> None:
+    body = {"seconds": 1_000_000, "key": "E"}
+    for _ in range(2):
+        assert (422, "hold_too_long") == api.code("POST", hold, body)
+    (stored,) = api.ok("GET", "/v1/refusals?pool=p")
+    assert ("hold_too_long", 2) == (stored["code"], stored["count"])
+    assert not api.ok("POST", hold, {"seconds": 1000, "key": "E"})["repeated"]

@@ -96,6 +96,77 @@ def test_a_move_of_nothing_or_less(sold: Any, amount: int) -> None:
     assert (1, 1) == (entries(sold, "tokens"), entries(sold, "spare"))
 
 
+NO_NUMERALS = ["1_000", " 5 ", "٣", "+5", "5.", ".5", "05", "5\n", "abc"]
+
+
+@pytest.mark.parametrize("amount", [0, -1, "-0.5"])
+def test_a_draw_of_which_nothing_or_less_is_taken_back(sold: Any, amount: object) -> None:
+    drawn = sold.ok("POST", "/v1/authorize", {"pool": "tokens", "amount": 5})
+    before = entries(sold, "tokens")
+    path = f"/v1/draws/{drawn['id']}/reverse"
+    assert (422, "amount_invalid") == sold.code("POST", path, {"amount": amount})
+    assert before == entries(sold, "tokens")
+
+
+@pytest.mark.parametrize("text", NO_NUMERALS)
+def test_an_amount_that_is_not_written_like_a_number(sold: Any, text: str) -> None:
+    grants, authorize = "/v1/pools/tokens/grants", "/v1/authorize"
+    draw = sold.ok("POST", authorize, {"pool": "tokens", "amount": "5e0", "hold": {}})
+    hold = f"/v1/holds/{draw['hold']}"
+    amount = {"amount": text}
+    limit = {"limit": {"mode": "overdraft", "units": text}}
+    for path, body, pointer in (
+        (authorize, {"pool": "tokens", **amount}, "/amount"),
+        (f"{authorize}/batch", {"requests": [{"pool": "tokens", **amount}]}, "/requests/0/amount"),
+        (f"{hold}/settle", amount, "/amount"),
+        (f"{hold}/extend", amount, "/amount"),
+        (grants, amount, "/amount"),
+        ("/v1/pools/tokens/moves", {"to": "spare", **amount}, "/amount"),
+        ("/v1/pools/other", {"unit": "token", "policy": limit}, "/policy/limit/units"),
+        ("/v1/plans/pro", {"currency": "USD", "fees": [{"key": "a", **amount}]}, "/fees/0/amount"),
+    ):
+        method = "PUT" if path in ("/v1/pools/other", "/v1/plans/pro") else "POST"
+        answer = sold(method, path, body).json()
+        found = answer["code"], [one["pointer"] for one in answer["errors"]]
+        assert ("wrong_type", [pointer]) == found
+    assert 2 == entries(sold, "tokens")
+
+
+@pytest.mark.parametrize(
+    "amount", ['"amount" :\n"+5"', '"\\u0061mount": "+5"', '"amount": "\\u002b5"']
+)
+def test_nor_however_the_body_is_written(sold: Any, amount: str) -> None:
+    content = f'{{"pool": "tokens", {amount}}}'
+    assert (422, "wrong_type") == sold.code("POST", "/v1/authorize", content=content)
+
+
+@pytest.mark.parametrize("amount", ['"1.50"', '"15E-1"', '"1\\u002e5"', "15e-1", '"0.15e+1"'])
+def test_an_amount_that_is(sold: Any, amount: str) -> None:
+    content = f'{{"pool": "tokens", "amount": {amount}}}'
+    assert "1.5" == sold.ok("POST", "/v1/authorize", content=content)["amount"]
+
+
+@pytest.mark.parametrize("text", ["NaN", "-Infinity", "1E30"])
+def test_an_amount_that_nobody_can_have(sold: Any, text: str) -> None:
+    body = {"pool": "tokens", "amount": text}
+    assert (422, "amount_invalid") == sold.code("POST", "/v1/authorize", body)
+
+
+def test_a_move_to_the_pool_itself(sold: Any) -> None:
+    body = {"to": "tokens", "amount": 1}
+    answer = sold("POST", "/v1/pools/tokens/moves", body).json()
+    assert ("parameter_invalid", "/to") == (answer["code"], answer["errors"][0]["pointer"])
+    assert 1 == entries(sold, "tokens")
+
+
+@pytest.mark.parametrize("verb", ["settle", "extend", "release"])
+@pytest.mark.parametrize("hold", ["hld_nope", "nope", "hld_01jbsqz4e2e0rv8h9yj0fn5c7k_9"])
+def test_a_hold_of_an_id_that_is_none(sold: Any, verb: str, hold: str) -> None:
+    body = {} if verb == "release" else {"amount": 1}
+    assert (404, "hold_unknown") == sold.code("POST", f"/v1/holds/{hold}/{verb}", body)
+    assert (404, "not_found") == sold.code("POST", f"/v1/holds/{hold}/x/{verb}", body)
+
+
 @pytest.mark.parametrize("priority", [INT32_END, -INT32_END - 1, 10**30])
 def test_a_priority_that_no_grant_could_be_written_with(sold: Any, priority: int) -> None:
     """A recurring one would have been found out when it comes, and have stopped the pool then."""

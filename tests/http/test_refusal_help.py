@@ -148,6 +148,10 @@ def test_a_use_by_its_event_says_it_and_is_stored(sold: Any) -> None:
     )
     taken = sold.ok("POST", "/v1/uses", {**use, "data": {"calls": 25}})
     assert Decimal(50) == Decimal(taken["units"])
+    # What the newcomer uses is on the newcomer's bill.
+    for more in ({}, {"dry_run": True}, {"hold": {"seconds": 60}}):
+        asked = {**use, "data": {"calls": 1}, "subject": "newcomer", **more}
+        assert (403, "subject_not_served") == sold.code("POST", "/v1/uses", asked)
 
 
 def test_a_feature_that_is_simply_on_is_sold_by_a_plan(sold: Any) -> None:

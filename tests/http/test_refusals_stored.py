@@ -63,3 +63,14 @@ def test_refused_access_and_a_refused_taking_back(sold: Any) -> None:
         ("insufficient_balance", "ann", 1),
         ("reversal_exceeds_draw", "bob", 1),
     ] == stored(sold)
+
+
+def test_nothing_is_stored_of_what_no_pool_was_asked_for(sold: Any) -> None:
+    for answer, body in (
+        ((403, "feature_not_entitled"), {"feature": "chat", "customer": "acme"}),
+        ((422, "unknown_customer"), {"feature": "chat", "customer": "nobody"}),
+        ((404, "pool_unknown"), {"pool": "nowhere"}),
+        ((422, "unit_mismatch"), {"pool": "credits", "unit": "token"}),
+    ):
+        assert answer == sold.code("POST", "/v1/authorize", {**body, "amount": 1})
+    assert [] == sold.ok("GET", "/v1/refusals")

@@ -68,6 +68,23 @@ def test_a_known_key_is_answered_as_the_first_time(
     assert [] == pools.verify()
 
 
+def test_what_was_settled_past_the_limit_is_flagged_each_time(
+    pools: Pools, intake: Intake, desk: Desk
+) -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, price=Decimal("0.5"), units=Decimal(30))
+    pools.put("pool", Policy(limit=limit, currency="USD"))
+
+    async def story() -> list[bool]:
+        flags: list[bool] = []
+        for key, amount in (("within", 120), ("past", 200)):
+            held = granted(await desk.one("pool", hold(1))).hold or 0
+            command = Settle(hold=held, amount=Decimal(amount), key=key, digest=digest(key))
+            flags += [granted(await desk.one("pool", command)).over_limit for _ in range(2)]
+        return flags
+
+    assert [False, False, True, True] == run(intake, story())
+
+
 def test_a_known_key_is_answered_when_the_pool_is_empty(
     pools: Pools, intake: Intake, desk: Desk
 ) -> None:

@@ -23,6 +23,10 @@ ENDED = {
     "expired": RefusalCode.HOLD_EXPIRED,
 }
 
+BOUNDS = ("overdraft_exceeded", "overage_limit_exceeded", "spend_cap_exceeded")
+PAST = {"insufficient_balance", "guarantee_reserved", *BOUNDS}
+"""What stands against units beyond the grants: use that is settled all the same is flagged."""
+
 
 class Refused(Exception):
     """Of all that stands against it, what comes first."""
@@ -35,6 +39,7 @@ class Oracle(Told):
     """A pool that is told what was asked of it; `answer` is what it says to the last."""
 
     answer: Any = None
+    past = False
 
     def tell(self, history: Iterable[Asked]) -> "Oracle":
         for at, verb, facts in history:
@@ -91,6 +96,7 @@ class Oracle(Told):
         cap = policy.limit.spend_cap
         if missing and cap is not None and self.spend() + cost > cap:
             against.add(RefusalCode.SPEND_CAP_EXCEEDED)
+        self.past = bool(against & PAST)
         if against and not forced:
             raise Refused(*against)
         parts: Parts = [
@@ -233,7 +239,7 @@ class Oracle(Told):
 
     def settle(self, number: int, amount: Decimal) -> Row:
         hold = self.open_hold(number)
-        operation, over = len(self.log) + 1, amount - hold["amount"]
+        operation, over, past = len(self.log) + 1, amount - hold["amount"], False
         self.give_back(self.held_by(number), max(ZERO, -over), "released")
         for taking in self.held_by(number):
             if taking["amount"]:
@@ -246,11 +252,14 @@ class Oracle(Told):
             share = hold["share"]
             if not self.closed:
                 parts, share = self.decide(over, hold["subject"], share, forced=True)
-            self.take(parts, "settled_beyond", "used", share, operation=operation)
+            past = self.closed or self.past
+            why = "settled_past_limit" if past else "settled_beyond"
+            self.take(parts, why, "used", share, operation=operation)
         hold |= {"status": "settled", "amount": ZERO}
         self.repay()
         used = [t for t in self.takings if t["operation"] == operation]
-        return self.answered(operation, amount, [{t["where"]: t["amount"]} for t in used], number)
+        answer = self.answered(operation, amount, [{t["where"]: t["amount"]} for t in used], number)
+        return answer | {"over_limit": past or answer["over_limit"]}
 
     def extend(self, number: int, amount: Decimal, seconds: int | None) -> Row:
         hold, parts, operation = self.open_hold(number, takes=amount > 0), [], len(self.log) + 1
@@ -260,7 +269,7 @@ class Oracle(Told):
             parts, share = self.decide(amount, hold["subject"], hold["share"])
             self.take(parts, "hold_extended", "held", share, operation=None, hold=number)
         hold["amount"] += amount
-        hold["ends"] = self.now + timedelta(seconds=seconds or self.policy.hold_seconds)
+        hold["ends"] = max(hold["ends"], self.now + timedelta(seconds=seconds or 0))
         return self.answered(operation, amount, [{part[0]: part[2]} for part in parts], number)
 
     def release(self, number: int) -> Row:

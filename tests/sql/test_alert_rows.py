@@ -61,6 +61,7 @@ def watch_of(pool_id: UUID, count: int) -> WatchRow:
         looks=1,
         looked_at=START,
         calm_above=None,
+        calm_by=None,
     )
 
 

@@ -171,47 +171,66 @@ def test_recurring_grants_of_entitlements_get_keys_that_are_nobody_elses(empty_u
 
 
 def test_draws_of_before_tell_their_meters_version_and_times(empty_url: str) -> None:
-    """A draw for two events of one meter and one of another, one without a note, and no such."""
+    """A draw of two meters and one that is gone, one of another subject's, one without a note."""
     steps = migrations()
     (burned,) = [step for step in steps if step.name == "0011_burned.sql"]
     migrate(empty_url, steps[: steps.index(burned)])
-    part = {"dimensions": {}, "quantity": "5", "events": 2, "units": "5", "rate_card": "c"}
-    uses = [{"meter": meter, **part, "version": 1} for meter in ("calls", "tokens", "gone")]
-    note = json.dumps({"first_sequence": 2, "last_sequence": 4, "uses": uses})
     with psycopg.connect(empty_url) as connection:
-        _meter_calls_3_and_tokens_1(connection)
-        for sequence, reason, text in (
-            (1, "metered", note),
-            (2, "metered", None),
-            (3, "used", "{}"),
+        _use_meters(connection)
+        for sequence, subject, reason, note in (
+            (1, "ann", "metered", _note(("calls", "eu"), ("tokens", None), ("gone", None))),
+            (2, "bob", "metered", _note(("calls", "eu"), ("calls", "us"))),
+            (3, "ann", "metered", None),
+            (4, "ann", "drawn", "{}"),
         ):
             connection.execute(
                 "insert into transfer (organization_id, pool_id, sequence, operation, reason,"
-                " source, target, amount, source_after, target_after, available_after, time, note)"
-                " values (%s, %s, %s, 1, %s, 'grant', 'used', 1, 0, 0, 0, '2026-10-02Z', %s)",
-                (UUID(int=1), UUID(int=2), sequence, reason, text),
+                " source, target, amount, source_after, target_after, available_after, time,"
+                " subject, note)"
+                " values (%s, %s, %s, 1, %s, 'grant', 'used', 1, 0, 0, 0, '2026-10-02Z', %s, %s)",
+                (UUID(int=1), UUID(int=2), sequence, reason, subject, note),
             )
     migrate(empty_url)
     notes = [row[0] for row in rows(empty_url, "select note::text from transfer order by sequence")]
-    assert [None, "{}"] == notes[1:]
-    found = msgspec.json.decode(str(notes[0]), type=BurnNote)
-    assert (2, 4) == (found.first_sequence, found.last_sequence)
+    assert [None, "{}"] == notes[2:]
+    told = [msgspec.json.decode(str(one), type=BurnNote) for one in notes[:2]]
+    assert {(2, 5)} == {(one.first_sequence, one.last_sequence) for one in told}
     assert [
         ("calls", 3, _hour(1, 2), _hour(1, 4)),
         ("tokens", 1, _hour(1, 3), _hour(1, 3)),
         ("gone", 1, _hour(2, 0), _hour(2, 0)),
-    ] == [(one.meter, one.meter_version, one.first_time, one.last_time) for one in found.uses]
+        ("calls", 4, _hour(1, 5), _hour(1, 5)),
+        ("calls", 1, _hour(2, 0), _hour(2, 0)),
+    ] == [
+        (one.meter, one.meter_version, one.first_time, one.last_time)
+        for each in told
+        for one in each.uses
+    ]
 
 
-def _meter_calls_3_and_tokens_1(connection: psycopg.Connection) -> None:
-    """Write five events: the one at 03:00 counted tokens, the others calls."""
+def _note(*used: tuple[str, str | None]) -> str:
+    """Return the note of a draw as it was kept: of meters, in a region or none."""
+    part = {"quantity": "5", "events": 2, "units": "5", "rate_card": "c", "version": 1}
+    uses = [
+        {"meter": meter, "dimensions": {"region": region} if region else {}, **part}
+        for meter, region in used
+    ]
+    return json.dumps({"first_sequence": 2, "last_sequence": 5, "uses": uses})
+
+
+def _use_meters(connection: psycopg.Connection) -> None:
+    """Write an event an hour: ann's calls, but tokens at 03:00 and bob's call at 05:00."""
     connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
-    for number, meter, version in ((11, "calls", 3), (12, "tokens", 1)):
+    for number, meter, version, subject, region in (
+        (11, "calls", 3, "ann", "eu"),
+        (12, "tokens", 1, "ann", None),
+        (13, "calls", 4, "bob", "eu"),
+    ):
         connection.execute(
-            "insert into series values (%s, %s, %s, %s, 'ann', '', '{}')",
-            (UUID(int=1), UUID(int=number), meter, version),
+            "insert into series values (%s, %s, %s, %s, %s, '', %s)",
+            (UUID(int=1), UUID(int=number), meter, version, subject, [region]),
         )
-    for hour, number in ((1, 11), (2, 11), (3, 12), (4, 11), (5, 11)):
+    for hour, number in ((1, 11), (2, 11), (3, 12), (4, 11), (5, 13), (6, 11)):
         connection.execute(
             "insert into event (organization_id, sequence, received_at, time, source, id, type,"
             " series, quantities, payload)"

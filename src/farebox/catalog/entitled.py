@@ -22,7 +22,8 @@ class OriginKind(StrEnum):
 class Override(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a customer was given apart from its plans; `enabled` false takes the feature away.
 
-    With a `limit` it replaces the limits of all plans, in periods of a month from when it was made.
+    With a `limit` it replaces the limits of all plans, in months that turn when the plan's do, or,
+    where no plan brings the feature, from when it was made.
     """
 
     enabled: bool = True

@@ -44,6 +44,11 @@ def number_of(value: object) -> Decimal | NumberCode:
     return _number_of_text(value) if kind is str else NumberCode.VALUE_NOT_A_NUMBER  # type: ignore[arg-type]
 
 
+def is_numeral(text: str) -> bool:
+    """Whether a text is written as JSON writes a number; Decimal alone takes "1_000" and "+5"."""
+    return _JSON_NUMBER.fullmatch(text) is not None
+
+
 def within_limits(value: Decimal) -> Decimal | NumberCode:
     """Return `value` in plain notation if it is a quantity that Farebox can keep."""
     if not value.is_finite():
@@ -70,6 +75,6 @@ def plain_text(value: Decimal) -> str:
 def _number_of_text(text: str) -> Decimal | NumberCode:
     if len(text) > _TEXT_LENGTH_MAX:
         return NumberCode.VALUE_NOT_A_NUMBER
-    if _JSON_NUMBER.fullmatch(text) is None:
+    if not is_numeral(text):
         return NumberCode.VALUE_NOT_A_NUMBER
     return within_limits(Decimal(text))

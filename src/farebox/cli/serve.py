@@ -44,9 +44,10 @@ def run_server(database_url: str, settings: Settings, workers: int) -> None:
 
 
 def _end_at_once_when_told() -> None:
-    """Let SIGINT and SIGTERM end a worker that does not serve yet.
+    """Let SIGINT and SIGTERM end a process that was forked from this one.
 
-    Until it has handlers of its own it has a copy of its parent's, which would tell nobody.
+    A worker that does not serve yet has a copy of its parent's handlers, which set a mark in a copy
+    of its memory: it would live on, and its parent wait for it. It sets its own when it serves.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

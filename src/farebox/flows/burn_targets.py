@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 from psycopg import Connection
 
 from farebox.catalog.resolve import CardVersion
@@ -55,6 +56,21 @@ def burn_targets(serving: Serving, cards: Mapping[str, Sequence[CardVersion]]) -
                     _add(taken, key, owner, pool, cards.get(pool.rate_card, ()))
         targets += [target for some in taken.values() for target in some]
     return targets
+
+
+def may_burn(
+    serving: Serving,
+    cards: Mapping[str, Sequence[CardVersion]],
+    pool_id: UUID,
+    use: tuple[str, str],
+    time: datetime,
+) -> bool:
+    """Tell whether a customer's use of a meter burns this pool, or would if no nearer one did."""
+    alone = replace(serving, pools=[one for one in serving.pools if one.pool_id == pool_id])
+    return any(
+        (customer, meter) == use and since <= time < until
+        for customer, meter, _, since, until in burn_targets(alone, cards)
+    )
 
 
 Burning = Mapping[tuple[str, str], Sequence[Span]]

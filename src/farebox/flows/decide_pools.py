@@ -24,6 +24,7 @@ from farebox.ledger.command import (
 from farebox.ledger.decide import apply
 from farebox.ledger.hold import HoldStatus
 from farebox.ledger.policy import LimitMode
+from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.money.rounding import exact
 from farebox.postgres.book import Stated, find_holds, read_books
@@ -200,6 +201,7 @@ def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Ans
     first, last = entries[0], entries[-1]
     open_hold = None if hold is None else stated.book.find_hold(hold)
     mode = stated.book.pool.policy.limit.mode
+    past = any(entry.reason == Reason.SETTLED_PAST_LIMIT for entry in entries)
     return Answer(
         operation=first.operation,
         time=first.time,
@@ -207,7 +209,7 @@ def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Ans
         covered=covered,
         beyond=beyond,
         available=last.available_after,
-        over_limit=Account.OVERAGE in beyond and mode is not LimitMode.OVERAGE,
+        over_limit=past or (Account.OVERAGE in beyond and mode is not LimitMode.OVERAGE),
         hold=hold,
         expires_at=None if open_hold is None else open_hold.expires_at,
         repeated=True,

@@ -4,7 +4,7 @@ A metered entitlement is a pool of the customer, filled by a recurring grant for
 that brings a limit. `sync_entitlements` keeps pools and grants in step with what was sold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -23,13 +23,10 @@ from farebox.catalog.entitled import (
 )
 from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
 from farebox.flows.change_pool import write_books
-from farebox.ledger.administer import (
-    NewRecurrence,
-    add_recurrence,
-    change_policy,
-    end_recurrence_at,
-)
-from farebox.ledger.book import Book
+from farebox.flows.renew_entitlement import OVERRIDE, SUBSCRIPTION, renew_entitlement
+from farebox.ledger.account import ZERO
+from farebox.ledger.administer import NewRecurrence, change_policy
+from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Rollover
 from farebox.ledger.policy import Limit, LimitMode, Renewal
 from farebox.ledger.pool import Pool, PoolDefinition
@@ -51,10 +48,6 @@ _MODES = {
     EntitlementLimit.SOFT: LimitMode.SOFT,
     EntitlementLimit.OVERAGE: LimitMode.OVERAGE,
 }
-# Recurring grants of entitlements are called `whose/when`. No key of anybody's has a slash, so
-# they are neither another's nor among those that people put into the pool by themselves.
-_OVERRIDE = "override"
-_SUBSCRIPTION = "subscription/"
 
 
 def effective(
@@ -124,7 +117,7 @@ def sync_entitlements(
         if feature not in standing:
             assert one is not None
             pool_id = _open(
-                connection, organization_id, owner.key, owner.timezone, one, now, new_id()
+                connection, organization_id, owner.key, owner.timezone, one, running, now, new_id()
             )
         else:
             pool_id = standing[feature][0]
@@ -151,23 +144,33 @@ def _open(
     customer_key: str,
     timezone: str,
     entitled: Entitled,
+    running: Mapping[str, tuple[SubscriptionRow, Plan]],
     now: datetime,
     pool_id: UUID,
 ) -> UUID:
+    """Open the pool of a feature; it counts in the periods of what fills it, from their start."""
     feature = entitled.feature
     versions = catalog.versions(connection, organization_id, Kind.FEATURE, feature)
     unit = msgspec.json.decode(versions[-1].definition, type=Feature).unit if versions else "use"
     key = f"{feature}:{customer_key}"
     if len(key) > 128 or pools.find_pool(connection, organization_id, key=key) is not None:
         key = f"{feature[:60]}:{pool_id.hex}"
-    definition = PoolDefinition(
-        key=key, name=feature, unit=unit, customer=customer_key, timezone=timezone
+    definition = _definition(
+        PoolDefinition(key=key, name=feature, unit=unit, customer=customer_key, timezone=timezone),
+        entitled,
+        running,
     )
+    begun = now
+    if definition.subscription is not None:
+        row = running[definition.subscription][0]
+        begun, timezone = row.starts_at, row.timezone
+        definition = msgspec.structs.replace(definition, timezone=timezone)
     opened = Pool(
         key=key,
         unit=unit,
         customer=customer_key,
-        opened_at=now,
+        policy=definition.policy,
+        opened_at=begun,
         as_of=now,
         timezone=timezone,
     )
@@ -186,15 +189,25 @@ def _fill(
 ) -> None:
     """Bring policy and recurring grants of a feature's pool to what was sold."""
     stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
+    with exact():
+        prepare(stated.book, now)
+    if stated.book.changed:  # what was used is read from what is written
+        write_books(connection, organization_id, [stated])
+        stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
     book = stated.book
     found = pools.find_definition(connection, organization_id, book.pool.key)
     assert found is not None
     wanted = {} if entitled is None else _recurrences(entitled, running, now)
+    mine = {OVERRIDE, *(f"{SUBSCRIPTION}{key}" for key in running)}
+
+    def used(numbers: Sequence[int], since: datetime) -> Decimal:
+        return store.used_of(connection, organization_id, pool_id, numbers, since)
+
     definition = _definition(found[1], entitled, running)
     with exact():
         if definition != found[1]:
             change_policy(book, definition.policy, now)
-        _renew(book, wanted, now)
+        renew_entitlement(book, wanted, mine, used, now)
     if definition != found[1]:
         pools.put_definition(connection, organization_id, pool_id, definition)
     if book.changed:
@@ -246,12 +259,13 @@ def _recurrences(
         rollover = Rollover(percent=percent) if percent else None
         subscription = source.origin.subscription
         if subscription is None:
-            wanted[_OVERRIDE] = NewRecurrence(
-                key=_OVERRIDE, amount=limit, starts_at=now, ends_at=source.origin.ends_at
+            asked = NewRecurrence(
+                key=OVERRIDE, amount=limit, starts_at=now, ends_at=source.origin.ends_at
             )
+            wanted[OVERRIDE] = _in_step(asked, entitled.feature, running)
             continue
         row, plan = running[subscription]
-        key = f"{_SUBSCRIPTION}{subscription}"
+        key = f"{SUBSCRIPTION}{subscription}"
         wanted[key] = NewRecurrence(
             key=key,
             amount=limit,
@@ -264,25 +278,27 @@ def _recurrences(
     return wanted
 
 
-def _renew(book: Book, wanted: Mapping[str, NewRecurrence], now: datetime) -> None:
-    # Numbers count down, so of one name the newest is the last.
-    ordered = sorted(book.recurrences.values(), key=lambda one: -one.number)
-    standing = {one.key.rpartition("/")[0]: one for one in ordered if "/" in one.key}
-    for key, one in standing.items():
-        if one.next_at is None:
-            continue  # it has ended
-        asked = wanted.get(key)
-        if asked is None or asked.amount != one.amount or asked.rollover != one.rollover:
-            end_recurrence_at(book, one.number, now, now)
-        elif asked.ends_at != one.ends_at:
-            end_recurrence_at(book, one.number, asked.ends_at, now)
-    for key, asked in wanted.items():
-        before = standing.get(key)
-        if before is None or before.next_at is None:
-            # A key of a pool's recurrence is never used twice: what follows gets a number.
-            number = 1 - min(book.recurrences, default=0)
-            renamed = msgspec.structs.replace(asked, key=f"{key}/{now:%Y%m%dT%H%M%S%f}-{number}")
-            add_recurrence(book, renamed, now)
+def _in_step(
+    asked: NewRecurrence, feature: str, running: Mapping[str, tuple[SubscriptionRow, Plan]]
+) -> NewRecurrence:
+    """Let the months of an override turn when those of the plan that it goes before do."""
+    brings = [
+        row
+        for row, plan in sorted(running.values(), key=lambda one: one[1].add_on)
+        if any(
+            one.feature == feature and (one.limit is not None or one.unlimited)
+            for one in plan.entitlements
+        )
+    ]
+    if not brings:
+        return asked
+    row = brings[0]
+    return msgspec.structs.replace(
+        asked,
+        renewal=Renewal(anchor_day=row.anchor_day or _local_day(row)),
+        timezone=row.timezone,
+        starts_at=row.starts_at,
+    )
 
 
 def limits_of(entitled: Entitled) -> Decimal | None:
@@ -290,4 +306,4 @@ def limits_of(entitled: Entitled) -> Decimal | None:
     if entitled.unlimited or entitled.kind is not EntitledKind.METERED:
         return None
     limits = (one.limit for one in entitled.origins if one.limit is not None)
-    return sum(limits, Decimal(0))
+    return sum(limits, ZERO)

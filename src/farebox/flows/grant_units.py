@@ -13,11 +13,11 @@ from farebox.ledger.administer import (
     NewRecurrence,
     add_grant,
     add_recurrence,
-    comes_as,
     digest_of,
     end_recurrence,
     expire_grant,
     fail_grant,
+    is_asked_again,
     pay_grant,
     void_grant,
 )
@@ -100,19 +100,22 @@ def recur(
 ) -> Recurrence | Refusal:
     """Let a grant come anew each period; asked again under its key nothing changes."""
     digest = digest_of(asked)
+    made = False
 
     def change(books: Sequence[Book]) -> Recurrence | Refusal:
+        nonlocal made
         for one in books[0].recurrences.values():
             if one.key == asked.key:
                 known = find_digest(connection, organization_id, pool_id, one.number)
-                if known == digest or (known is None and comes_as(one, asked)):
+                if known == digest or (known is None and is_asked_again(one, asked)):
                     return one
                 detail = f"the pool has a recurring grant {asked.key!r} that is not this one"
                 return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+        made = True
         return add_recurrence(books[0], asked, now)
 
     done = change_pools(connection, organization_id, [pool_id], change)
-    if isinstance(done, Recurrence):
+    if made and isinstance(done, Recurrence):
         put_digest(connection, organization_id, pool_id, done.number, digest)
     return done
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from psycopg import Connection
 
 from farebox.catalog.code import CatalogCode
@@ -91,6 +91,10 @@ def _change(
     definition: PoolDefinition,
     now: datetime,
 ) -> PutPool | Refusal | list[Problem]:
+    if before.timezone is None and definition.timezone is not None:
+        zone = store.timezone_of(connection, organization_id, pool_id)
+        if definition.timezone == zone:  # it is put back as it was shown
+            definition = structs.replace(definition, timezone=None)
     if before == definition:
         return PutPool(pool_id, before, changed=False)
     problems = _fixed(before, definition)

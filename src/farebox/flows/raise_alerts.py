@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from hashlib import blake2b
 from uuid import UUID
 
 import msgspec
@@ -18,6 +19,8 @@ from farebox.postgres import pool_span
 from farebox.postgres.alert import AlertRow, ClearedBy
 from farebox.postgres.alert_rule import RuleRow
 from farebox.postgres.pool_watch import PoolRow
+
+_JSON = msgspec.json.Encoder()
 
 
 class Rules:
@@ -43,6 +46,10 @@ class Rules:
     def changed_at(self) -> datetime | None:
         """When the last of them was changed."""
         return max((one.updated_at for one in self.rows), default=None)
+
+    def digest(self, salt: bytes) -> UUID:
+        """Return what tells these rules, as they stand, from all others."""
+        return UUID(bytes=blake2b(salt + _JSON.encode(self.rows), digest_size=16).digest())
 
     def expire_until(self, now: datetime) -> datetime | None:
         """Return the last expiry that any rule wants to know of."""

@@ -4,7 +4,7 @@ The units and the usage event are one commit: the event carries the id of its dr
 so that it is metered like any other and does not burn the pool again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -26,6 +26,7 @@ from farebox.events.admit import Admitted, admit
 from farebox.events.answer import Outcome
 from farebox.events.event import Event, Json
 from farebox.events.refusal import Rejection
+from farebox.flows.burn_targets import may_burn, serving_pools
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.ingest import ingest_in
 from farebox.flows.load_book import meter_versions
@@ -38,7 +39,8 @@ from farebox.money.rounding import exact_sum
 from farebox.postgres import catalog, stream
 from farebox.postgres.catalog import Kind
 from farebox.postgres.event_row import Prepared, prepare
-from farebox.postgres.pool import find_rate_card
+from farebox.postgres.explain import customer_at
+from farebox.postgres.pool import find_pool, find_rate_card
 from farebox.rating.credit import credits_of
 from farebox.rating.rated import UnpricedReason
 from farebox.rating.usage import Usage
@@ -57,7 +59,7 @@ class UseCode(StrEnum):
 
 
 class UseRefusal(Struct, frozen=True):
-    """A use that cannot be priced; nothing moved."""
+    """A use that cannot be priced, or is not this pool's to pay for; nothing moved."""
 
     code: StrEnum
     detail: str
@@ -199,15 +201,7 @@ def _price(
     if isinstance(filed, ReadingRefusal):
         detail = f"meter {filed.meter} cannot read its {filed.field} by {filed.path!r}"
         return UseRefusal(UseCode.EVENT_UNREADABLE, detail)
-    history = [
-        CardVersion(
-            version=one.version,
-            effective_from=one.effective_from,
-            card=msgspec.json.decode(one.definition, type=RateCard),
-        )
-        for one in catalog.versions(connection, organization_id, Kind.RATE_CARD, key)
-    ]
-    version = in_force(history, now)
+    version = in_force(_history(connection, organization_id, key), now)
     prices = {} if version is None else {one.meter: one.price for one in version.card.rates}
     rated = [one for one in filed if one.series.meter_key in prices]
     if not rated:
@@ -221,7 +215,45 @@ def _price(
             detail = f"rate card {key} has no rate for this use of {one.series.meter_key}"
             return UseRefusal(UseCode.EVENT_UNPRICED, detail)
         parts.append(part)
-    return _Priced(exact_sum([part.units for part in parts]), tuple(parts))
+    not_served = _not_served(connection, organization_id, pool_id, rated, now)
+    return not_served or _Priced(exact_sum([part.units for part in parts]), tuple(parts))
+
+
+def _history(connection: Connection, organization_id: UUID, key: str) -> list[CardVersion]:
+    return [
+        CardVersion(
+            version=one.version,
+            effective_from=one.effective_from,
+            card=msgspec.json.decode(one.definition, type=RateCard),
+            published_at=one.published_at,
+        )
+        for one in catalog.versions(connection, organization_id, Kind.RATE_CARD, key)
+    ]
+
+
+def _not_served(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    rated: Sequence[Filed],
+    now: datetime,
+) -> UseRefusal | None:
+    """Refuse what is used for a customer whom the pool does not serve: its bill charges it too."""
+    pool = find_pool(connection, organization_id, pool_id=pool_id)
+    assert pool is not None, "it has a rate card"
+    for one in rated:
+        series = one.series
+        owner = series.customer or customer_at(connection, organization_id, series.subject, now)
+        if owner is None or owner == pool.customer:
+            continue
+        serving = serving_pools(connection, organization_id, [owner])
+        keys = {some.rate_card for some in serving.pools if some.pool_id == pool_id}
+        cards = {key: _history(connection, organization_id, key) for key in keys}
+        if not may_burn(serving, cards, pool_id, (owner, series.meter_key), now):
+            # Whose it is stays unsaid: the key that asks may be one that sees only this pool.
+            detail = f"this use counts for a customer whom pool {pool.key!r} does not serve"
+            return UseRefusal(RefusalCode.SUBJECT_NOT_SERVED, detail)
+    return None
 
 
 def _part(

@@ -21,7 +21,7 @@ from psycopg import Connection
 from farebox.access.id import RANDOM_BYTES, uuidv7
 from farebox.alerts.measure import Seen
 from farebox.alerts.rule import AlertKind
-from farebox.flows.calm_pools import calm_above
+from farebox.flows.calm_pools import calm_above, calm_by
 from farebox.flows.follow_pools import settle_pool
 from farebox.flows.raise_alerts import Raising, Rules
 from farebox.flows.tell_pools import Look, Told, tell_pool
@@ -39,7 +39,8 @@ LOOKS_MAX = 50
 """So many times one call goes on with pools that are far behind; the next call continues."""
 POOLS_A_GLANCE = 500
 ENTRIES_A_GLANCE = 50
-"""A mark so many entries behind is moved on, whether there is something to tell or not."""
+"""A mark so many entries behind is moved on, whether there is something to tell or not: until then
+they are read at each glance, which by then costs about as much as a look."""
 
 _log = structlog.get_logger()
 
@@ -76,6 +77,7 @@ def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
                 refusal_minutes=max(rules.windows(_REFUSING), default=0),
                 expire_until=rules.expire_until(now),
                 entries=ENTRIES_A_GLANCE,
+                calm_by=calm_by(rules),
                 after=after,
                 limit=POOLS_A_LOOK,
             )
@@ -143,7 +145,7 @@ def _stirred(
         with transaction(pool, organization_id) as connection:
             scope = connection, organization_id
             rules = Rules(alert_rule.enabled_rules(*scope))
-            calm = pool_watch.calm_pools(*scope, pool_ids, ENTRIES_A_GLANCE, rules.changed_at)
+            calm = pool_watch.calm_pools(*scope, pool_ids, ENTRIES_A_GLANCE, calm_by(rules))
             pool_ids = [one for one in pool_ids if one not in calm]
             if not pool_ids:
                 return []
@@ -200,9 +202,12 @@ class _Sight(Struct, frozen=True):
             looks=self.watch.looks,
             looked_at=self.watch.looked_at,
             calm_above=self.watch.calm_above,
+            calm_by=self.watch.calm_by,
         )
         # One that has become calm is looked at once, to be passed over from then on.
-        calmed = self.watch.calm_above is None and self.moved.calm_above is not None
+        before = self.watch.calm_above, self.watch.calm_by
+        now = self.moved.calm_above, self.moved.calm_by
+        calmed = self.moved.calm_above is not None and now != before
         return not (self.alerts or self.notices or rare or calmed) and same == self.watch
 
 
@@ -228,6 +233,7 @@ def _see(
     firing = defaultdict[UUID, list[AlertRow]](list)
     for alert in firing_at(connection, organization_id, [one.pool_id for one in watches]):
         firing[alert.pool_id].append(alert)
+    by = calm_by(rules)
     sights = []
     for watch in watches:
         # Who waited for the mark may come with an earlier time than who went before.
@@ -244,7 +250,8 @@ def _see(
         raising = Raising(look, firing.get(watch.pool_id, ()), new_id)
         raising.consider(rules, timed=timed)
         told, moved = tell_pool(look)
-        moved = replace(moved, calm_above=calm_above(look, moved, raising, rules))
+        level = calm_above(look, moved, raising, rules)
+        moved = replace(moved, calm_above=level, calm_by=by)
         notices = _notices(look.row, [*told, *raising.told], new_id)
         sights.append(_Sight(watch, moved, raising.rows, notices, look.summary))
     return sights

@@ -1,11 +1,16 @@
 """Bodies into values: exact numbers, every fault named by code and pointer, nothing guessed."""
 
-from typing import Protocol, TypeVar, cast
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct
 
+from farebox.catalog.code import CatalogCode
 from farebox.catalog.document import read_object, value_problems
+from farebox.catalog.number import is_numeral
 from farebox.catalog.problem import Problem
+from farebox.catalog.yaml_text import escape_pointer
 from farebox.events.content import content_fault
 from farebox.events.event import Json
 from farebox.events.json_text import NotJson, NotUtf8, decode_json
@@ -46,10 +51,28 @@ def read_as(members: dict[str, Json], kind: type[Value], at: str = "") -> Value:
     value = read_object(members, kind, at)
     if isinstance(value, Problem):
         raise refused_for([value])
-    problems = list(value_problems(value, at))
+    problems = [*_numeral_problems(members, value, at), *value_problems(value, at)]
     if problems:
         raise refused_for(problems)
     return value
+
+
+def _numeral_problems(said: Any, value: object, pointer: str) -> Iterator[Problem]:
+    """Yield every text that was taken for a finite number and is not written like one."""
+    if isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            if name in said:
+                yield from _numeral_problems(said[name], getattr(value, name), f"{pointer}/{name}")
+    elif isinstance(value, tuple | list):
+        for index, (text, item) in enumerate(zip(said, value, strict=True)):
+            yield from _numeral_problems(text, item, f"{pointer}/{index}")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _numeral_problems(said[key], item, f"{pointer}/{escape_pointer(key)}")
+    elif isinstance(said, str) and isinstance(value, Decimal) and not is_numeral(said):
+        message = 'a number in a text is written as in JSON, as "12.5" is'
+        if value.is_finite():  # what is not is out of range
+            yield Problem(CatalogCode.WRONG_TYPE, pointer, message)
 
 
 def read_body(body: bytes, kind: type[Value]) -> Value:

@@ -55,9 +55,9 @@ OPERATIONS = (
             ],
             description=(
                 "A yes is durable when it is answered. A no is a problem with its code, what is"
-                " `left`, and when more comes (`refills_at`); nothing moved, and it is stored. Sent"
-                " again under the same key, a request moves units once. With `hold` the units are"
-                " set aside, to be settled, extended or released."
+                " `left`, and when more comes (`refills_at`); nothing moved. What a pool refused is"
+                " listed (`GET /v1/refusals`). Sent again under the same key, a request moves units"
+                " once. With `hold` the units are set aside, to be settled, extended or released."
             ),
             examples=[
                 Example(
@@ -145,6 +145,10 @@ OPERATIONS = (
             request=ExtendRequest,
             answer=Granted,
             codes=[*_ENDED, RefusalCode.HOLD_TOO_LONG, *_TAKING, *_ALWAYS],
+            description=(
+                "`seconds` count from now, and never end a hold earlier than before; without them"
+                " it ends when it would have."
+            ),
             examples=[Example(path=f"{_NO_HOLD}/extend", body={"seconds": 60}, status=404)],
         ),
     ),

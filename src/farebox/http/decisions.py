@@ -3,13 +3,17 @@
 It stands before the framework's router, as the intake of events does.
 """
 
+import msgspec
+from litestar.concurrency import sync_to_thread
 from litestar.types import HTTPScope, Receive, Send
+from psycopg import Connection
 
 from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope as KeyScope
 from farebox.catalog.cover import Cover
 from farebox.catalog.plain_json import encode
-from farebox.flows.decide_pools import Asked
+from farebox.flows.answer_once import Reply, answer_once
+from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.http.authenticate import KeyMemory, Principal
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
@@ -26,6 +30,7 @@ from farebox.http.decision import (
     granted,
     hold_command,
     read_request,
+    refused_by,
 )
 from farebox.http.pool_finder import PoolFinder, Target
 from farebox.http.problem import MEDIA_TYPE, ProblemDetails, Refused, refused
@@ -156,15 +161,20 @@ class DecisionsEndpoint:
 
     async def _hold(self, principal: Principal, path: str, body: bytes, key: str | None) -> Sent:
         wire, _, verb = path.removeprefix(HOLDS).partition("/")
-        found = decode_numbered(Prefix.HOLD, wire)
-        if found is None or verb not in _VERBS:
+        if verb not in _VERBS:
             raise refused(HttpCode.NOT_FOUND, "there is nothing at this path")
+        unknown = Refusal(RefusalCode.HOLD_UNKNOWN, "there is no hold of this id")
+        found = decode_numbered(Prefix.HOLD, wire)
+        if found is None:
+            return _sent(decision_problem("", unknown))
         pool_id, number = found
         command = hold_command(verb, number, body, key)
         pool = await self._finder.pool(principal, pool_id)
         if isinstance(pool, Refusal):
-            unknown = Refusal(RefusalCode.HOLD_UNKNOWN, "there is no hold of this id")
             return _sent(decision_problem("", unknown))
+        if isinstance(command, Extend) and command.key is not None and not command.amount:
+            once = sync_to_thread(self._extend_once, principal, pool, command, command.key)
+            return 200, JSON, await once
         decider = self._farebox.intake.decider(principal.organization_id)
         outcome = (await decider.decide((Asked(pool_id, command),)))[0]
         if isinstance(outcome, Answer):
@@ -173,6 +183,29 @@ class DecisionsEndpoint:
         if isinstance(command, Extend):  # of what is done to a hold this alone may want more units
             covers = await self._covers_of_hold(principal, pool, command, outcome)
         return _sent(decision_problem(pool.key, outcome, covers))
+
+    def _extend_once(self, principal: Principal, pool: PoolKey, command: Extend, key: str) -> bytes:
+        """Let a hold last longer, and keep the answer: no entry of the ledger carries the key."""
+        organization_id = principal.organization_id
+
+        def act(connection: Connection) -> Reply | Refused:
+            asked = [Asked(pool.pool_id, command)]
+            now = self._farebox.clock()
+            (outcome,), _ = decide_locked(connection, organization_id, asked, now)
+            if isinstance(outcome, Refusal):
+                return refused_by(pool.key, outcome)
+            answer = granted(pool.key, pool.pool_id, outcome)
+            again = msgspec.structs.replace(answer, repeated=True)
+            return Reply(200, encode(answer), encode(again))
+
+        # A key counts within its pool; with a space it is not that of any other request.
+        kept, digest = f"{pool.pool_id} {key}", (command.digest or "").encode()
+        now = self._farebox.clock()
+        reply = answer_once(self._farebox.pool, organization_id, kept, digest, now, act)
+        if isinstance(reply, Reply):
+            return reply.body
+        detail = f"the key {key!r} was used for another request; take a new one"
+        raise refused_by(pool.key, Refusal(RefusalCode.IDEMPOTENCY_KEY_REUSED, detail))
 
     async def _covers_of_hold(
         self, principal: Principal, pool: PoolKey, command: Extend, refusal: Refusal

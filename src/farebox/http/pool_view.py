@@ -48,6 +48,7 @@ class PoolView(Struct, frozen=True, kw_only=True):
     timezone: str
     closed: bool
     serves_children: bool
+    rate_card: str | None
     available: Decimal
     held: Decimal
     used: Decimal
@@ -84,6 +85,7 @@ def pool_view(definition: PoolDefinition, book: Book) -> PoolView:
         timezone=pool.timezone,
         closed=definition.closed,
         serves_children=definition.serves_children,
+        rate_card=definition.rate_card,
         available=balances[Account.GRANT],
         held=balances[Account.HELD],
         used=balances[Account.USED],

@@ -29,7 +29,9 @@ _SHOWN = timedelta(days=7)
         description=(
             "Refusals of one code to one subject in one minute are one row. `resolved_at` is when"
             " the same subject was next granted something by this pool. Without `since`: of the"
-            " last seven days."
+            " last seven days. What is refused before a pool decides is not listed:"
+            " `feature_not_entitled`, `unknown_customer`, `pool_unknown`, and whatever is wrong"
+            " with the request itself."
         ),
     ),
 )

@@ -16,6 +16,7 @@ from farebox.flows.move_units import move_units
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
+from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use
 from farebox.http.decision import Granted, amount_of, granted, note_text, refused_by
 from farebox.http.helped_change import take_once
@@ -158,6 +159,13 @@ def get_one(farebox: State, principal: Principal, draw: str) -> DrawView:
     )
 
 
+def _above_zero(asked: Decimal) -> Decimal:
+    amount = amount_of(asked)
+    if amount <= 0:
+        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
+    return amount
+
+
 @post(
     "/{draw:str}/reverse",
     guards=[requires(Scope.MANAGE)],
@@ -173,6 +181,7 @@ def get_one(farebox: State, principal: Principal, draw: str) -> DrawView:
             RefusalCode.DRAW_REVERSED,
             RefusalCode.REVERSAL_TOO_LATE,
             RefusalCode.REVERSAL_EXCEEDS_DRAW,
+            RefusalCode.AMOUNT_INVALID,
         ],
         examples=[
             Example(path="/v1/draws/drw_01jbsqz4e2e0rv8h9yj0fn5c7k_9/reverse", body={}, status=404)
@@ -193,7 +202,7 @@ def reverse_one(
 ) -> Response[bytes]:
     """Take back a draw."""
     asked = read_body(body, ReverseRequest)
-    amount = None if asked.amount is None else amount_of(asked.amount)
+    amount = None if asked.amount is None else _above_zero(asked.amount)
     note = note_text(asked.metadata)
     pool, number = _draw(farebox, principal, draw)
     path = f"POST /v1/draws/{draw}/reverse"
@@ -228,6 +237,7 @@ def reverse_one(
         answer=Granted,
         status=201,
         codes=[
+            HttpCode.PARAMETER_INVALID,
             RefusalCode.POOL_UNKNOWN,
             RefusalCode.UNIT_MISMATCH,
             RefusalCode.POOL_CLOSED,
@@ -262,13 +272,11 @@ def move_some(
 ) -> Response[bytes]:
     """Move units."""
     asked = read_body(body, MoveRequest)
-    amount, note = amount_of(asked.amount), note_text(asked.metadata)
-    if amount <= 0:
-        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
+    amount, note = _above_zero(asked.amount), note_text(asked.metadata)
     giving = visible_pool(farebox, principal, key)
     taking = visible_pool(farebox, principal, asked.to)
     if giving.pool_id == taking.pool_id:
-        raise refused(RefusalCode.POOL_UNKNOWN, "units are moved to another pool", pointer="/to")
+        raise refused(HttpCode.PARAMETER_INVALID, "units are moved to another pool", pointer="/to")
 
     def act(connection: Connection) -> Reply | Refusal:
         organization_id: UUID = principal.organization_id

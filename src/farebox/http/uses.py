@@ -134,6 +134,7 @@ def _view(
         codes=[
             RefusalCode.POOL_UNKNOWN,
             *UseCode,
+            RefusalCode.SUBJECT_NOT_SERVED,
             EventCode.EVENT_TOO_LARGE,
             RefusalCode.AMOUNT_INVALID,
             RefusalCode.INSUFFICIENT_BALANCE,
@@ -223,6 +224,7 @@ def _covers(
             RefusalCode.HOLD_UNKNOWN,
             RefusalCode.HOLD_SETTLED,
             *UseCode,
+            RefusalCode.SUBJECT_NOT_SERVED,
             EventCode.EVENT_TOO_LARGE,
             RefusalCode.AMOUNT_INVALID,
         ],

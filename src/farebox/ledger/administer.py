@@ -202,19 +202,28 @@ def expire_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
     if isinstance(grant, Refusal):
         return grant
     time = book.pool.as_of
+    if grant.expires_at is not None and grant.expires_at <= time:
+        return Refusal(RefusalCode.GRANT_CLOSED, "it has expired; what is held of it has not ended")
     expire(book, Cause(time), grant)
     grant.expires_at = time  # only now: while it has units, its place among the others is by expiry
     book.touch(grant)
     return grant
 
 
-def comes_as(one: Recurrence, asked: NewRecurrence) -> bool:
-    """Whether a recurrence whose request is not kept is what is asked for, as far as it tells."""
-    names = ("amount", "priority", "basis", "cost", "renewal", "rollover", "prorated")
+def is_asked_again(one: Recurrence, asked: NewRecurrence) -> bool:
+    """Whether a recurrence whose request was not kept may be what is asked for.
+
+    Where the request leaves its zone or start to the pool, whatever it has will do; when it ends is
+    not known any more of one that was stopped.
+    """
     return (
-        all(getattr(one, name) == getattr(asked, name) for name in names)
+        (one.amount, one.priority, one.basis, one.cost)
+        == (asked.amount, asked.priority, asked.basis, asked.cost)
+        and (one.renewal, one.rollover, one.prorated)
+        == (asked.renewal, asked.rollover, asked.prorated)
         and asked.timezone in (None, one.timezone)
         and asked.starts_at in (None, one.starts_at)
+        and (one.next_at is None or one.ends_at == asked.ends_at)
     )
 
 

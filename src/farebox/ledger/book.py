@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +22,7 @@ from farebox.ledger.pool import Pool
 from farebox.ledger.reason import Reason
 from farebox.ledger.transfer import Cause, Transfer
 
+Name = TypeVar("Name", int, str)
 Thing = TypeVar("Thing")
 
 
@@ -112,10 +113,10 @@ class Book:
         changes = Changes(
             self.pool,
             self._transfers,
-            _taken(self._grants_changed),
-            _taken(self._holds_changed),
-            _taken(self._allotments_changed),
-            _taken(self._recurrences_changed),
+            _emptied(self._grants_changed),
+            _emptied(self._holds_changed),
+            _emptied(self._allotments_changed),
+            _emptied(self._recurrences_changed),
         )
         self._transfers, self.pool_changed = [], False
         self.ended.clear()
@@ -361,7 +362,7 @@ class Book:
         )
 
 
-def _taken(changed: dict[Any, Thing]) -> list[Thing]:
+def _emptied(changed: dict[Name, Thing]) -> list[Thing]:
     """Return what was changed, and forget it."""
     if not changed:  # as nearly always
         return []

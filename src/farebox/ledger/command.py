@@ -48,7 +48,10 @@ class Settle(Request, frozen=True, kw_only=True):
 
 
 class Extend(Request, frozen=True, kw_only=True):
-    """Let a hold last `seconds` from now, and hold `amount` units more."""
+    """Let a hold last `seconds` from now, and hold `amount` units more.
+
+    It never ends earlier than before; without `seconds` it ends when it would have.
+    """
 
     hold: int
     amount: Decimal = ZERO

@@ -26,7 +26,7 @@ from farebox.ledger.policy import LimitMode
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.release import give_back, give_back_slice, split_last, uncount
-from farebox.ledger.take import Taking, barred, decide, take
+from farebox.ledger.take import Taking, barred, decide, is_past_limit, take
 from farebox.ledger.top_up import top_up
 from farebox.ledger.transfer import Cause
 
@@ -204,17 +204,19 @@ def _settle(book: Book, command: Settle, time: datetime) -> Answer | Refusal:
         if grant is not None:
             close_if_empty(book, grant)
     beyond: Taking = ()
+    past = False
     if over > 0:
         taking = decide(book, over, cause, floor=False)
         assert not isinstance(taking, Refusal) or taking.code is RefusalCode.POOL_CLOSED
         if isinstance(taking, Refusal):
             taking = (Slice(Account.OVERAGE, over, None, book.pool.policy.limit.price),)
-        beyond = taking
-        take(book, cause, beyond, Account.USED, Reason.SETTLED_BEYOND)
+        beyond, past = taking, is_past_limit(book, cause, taking)
+        reason = Reason.SETTLED_PAST_LIMIT if past else Reason.SETTLED_BEYOND
+        take(book, cause, beyond, Account.USED, reason)
     hold.slices, hold.amount, hold.settled = (), ZERO, command.amount
     book.end_hold(hold, HoldStatus.SETTLED, time)
     repay(book, cause)
-    return _answer(book, cause, command.amount, (*used, *beyond), hold)
+    return _answer(book, cause, command.amount, (*used, *beyond), hold, past=past)
 
 
 def _cause_of(hold: Hold, command: Request, time: datetime) -> Cause:
@@ -240,10 +242,13 @@ def _extend(book: Book, command: Extend, time: datetime) -> Answer | Refusal:
         take(book, cause, taking, Account.HELD, Reason.HOLD_EXTENDED)
         hold.slices = (*hold.slices, *taking)
         hold.amount += command.amount
-    seconds = command.seconds or book.pool.policy.hold_seconds
-    hold.expires_at = time + timedelta(seconds=seconds)
-    book.touch(hold)
-    book.plan(hold.expires_at, HOLD_ENDS, hold.number)
+        book.touch(hold)
+    if command.seconds is not None:
+        expires_at = time + timedelta(seconds=command.seconds)
+        if expires_at > hold.expires_at:
+            hold.expires_at = expires_at
+            book.touch(hold)
+            book.plan(expires_at, HOLD_ENDS, hold.number)
     return _answer(book, cause, command.amount, taking, hold)
 
 
@@ -287,7 +292,13 @@ def _reverse(book: Book, command: Reverse, time: datetime) -> Answer | Refusal:
 
 
 def _answer(
-    book: Book, cause: Cause, amount: Decimal, slices: Sequence[Slice], hold: Hold | None = None
+    book: Book,
+    cause: Cause,
+    amount: Decimal,
+    slices: Sequence[Slice],
+    hold: Hold | None = None,
+    *,
+    past: bool = False,
 ) -> Answer:
     covered, beyond = ZERO, dict[Account, Decimal]()
     for one in slices:
@@ -304,7 +315,7 @@ def _answer(
         covered=covered,
         beyond=beyond,
         available=book.pool.balances[Account.GRANT],
-        over_limit=flagged,
+        over_limit=past or flagged,
         hold=None if hold is None else hold.number,
         expires_at=None if hold is None else hold.expires_at,
     )

@@ -23,6 +23,7 @@ class Reason(StrEnum):
     HOLD_EXTENDED = "hold_extended"
     SETTLED = "settled"
     SETTLED_BEYOND = "settled_beyond"
+    SETTLED_PAST_LIMIT = "settled_past_limit"
     RELEASED = "released"
     HOLD_EXPIRED = "hold_expired"
     REVERSED = "reversed"

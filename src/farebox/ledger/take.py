@@ -60,6 +60,29 @@ def decide(
     return (*book.slices(spendable), *beyond)
 
 
+def is_past_limit(book: Book, cause: Cause, taking: Taking) -> bool:
+    """Whether what was decided without a floor goes past a bound on what is beyond the grants.
+
+    Its units must not have moved yet.
+    """
+    beyond = [one for one in taking if one.account is not Account.GRANT]
+    overage = sum((one.amount for one in beyond if one.account is Account.OVERAGE), ZERO)
+    limit = book.pool.policy.limit
+    if overage and (
+        book.pool.status is PoolStatus.CLOSED
+        or limit.mode in (LimitMode.HARD, LimitMode.OVERDRAFT)  # it takes none within its bounds
+    ):
+        return True
+    path = _share(book, cause, floor=False)
+    assert not isinstance(path, Refusal), "without a floor no share is refused"
+    room = _room_beyond(book, path)
+    if overage and room is not None and overage > room:
+        return True
+    cost = sum((one.amount * one.price for one in beyond if one.price is not None), ZERO)
+    cap = limit.spend_cap
+    return bool(beyond) and cap is not None and book.pool.counters.spend + cost > cap
+
+
 def barred(book: Book, cause: Cause, *, floor: bool = True) -> Refusal | None:
     """Return why nothing at all may be taken from the pool, or nothing by this subject."""
     pool = book.pool

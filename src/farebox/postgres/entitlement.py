@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from uuid import UUID
 
 import msgspec
@@ -119,6 +120,33 @@ def find_feature(connection: Connection, organization_id: UUID, pool_id: UUID) -
         (organization_id, pool_id),
     ).fetchone()
     return None if row is None else row[0]
+
+
+def used_of(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    recurrences: Sequence[int],
+    since: datetime,
+) -> Decimal:
+    """Return what was used or is held of the grants that came of recurrences since an instant."""
+    row = connection.execute(
+        "with g as (select number, amount - available as gone from pool_grant"
+        "  where organization_id = %(org)s and pool_id = %(pool)s"
+        "   and recurrence = any(%(recurrences)s) and issued_at >= %(since)s)"
+        " select coalesce((select sum(gone) from g), 0) - coalesce((select sum(t.amount)"
+        "  from transfer t where t.pool_id = %(pool)s and t.sequence > (select min(number) from g)"
+        "   and t.reason in ('grant_voided', 'grant_expired')"
+        "   and t.grant_number in (select number from g)), 0)",
+        {
+            "org": organization_id,
+            "pool": pool_id,
+            "recurrences": list(recurrences),
+            "since": since,
+        },
+    ).fetchone()
+    assert row is not None
+    return Decimal(row[0])
 
 
 def add_access(connection: Connection, organization_id: UUID, row: AccessRow) -> None:

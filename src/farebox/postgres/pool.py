@@ -65,6 +65,21 @@ def put_definition(
             pool_id,
         ),
     )
+    # The level down to which nothing is told of it was that of the definition before.
+    connection.execute(
+        "update pool_watch set calm_above = null where organization_id = %s and pool_id = %s",
+        (organization_id, pool_id),
+    )
+
+
+def timezone_of(connection: Connection, organization_id: UUID, pool_id: UUID) -> str:
+    """Return the zone of a pool's periods, which it has for good."""
+    row = connection.execute(
+        "select timezone from pool where organization_id = %s and pool_id = %s",
+        (organization_id, pool_id),
+    ).fetchone()
+    assert row is not None, "a pool stays"
+    return str(row[0])
 
 
 def find_definition(

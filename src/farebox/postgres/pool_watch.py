@@ -12,9 +12,11 @@ from psycopg.rows import class_row
 
 from farebox.ledger.pool import Counters
 
-# Limited, so that an entry is looked up by its key and the ledger is never joined.
+# Of a pool p and its mark w. Limited, so that an entry is looked up by its key and the ledger is
+# never joined.
 _CALM = """(
- p.granted >= w.calm_above and p.sequence - w.sequence <= %(entries)s and (
+ w.calm_by = %(calm_by)s and p.granted >= w.calm_above
+ and p.sequence - w.sequence <= %(entries)s and (
   select t.sequence from transfer t where t.pool_id = w.pool_id and t.sequence > w.sequence
    and not (t.available_after >= w.calm_above and (t.source, t.target) in
     (('grant', 'used'), ('grant', 'held'), ('held', 'used'), ('held', 'grant')))
@@ -24,7 +26,7 @@ _CALM = """(
 class WatchRow(Struct, frozen=True, kw_only=True):
     """Up to where a pool was looked at; see the table. looked_at: none for one that never was.
 
-    calm_above: `calm_pools` says what that is for.
+    calm_above, calm_by: `calm_pools` says what they are for.
     """
 
     pool_id: UUID
@@ -36,6 +38,7 @@ class WatchRow(Struct, frozen=True, kw_only=True):
     looks: int
     looked_at: datetime | None
     calm_above: Decimal | None
+    calm_by: UUID | None
 
 
 class PoolRow(Struct, frozen=True, kw_only=True):
@@ -98,22 +101,21 @@ def calm_pools(
     organization_id: UUID,
     pool_ids: Sequence[UUID],
     entries: int,
-    changed_at: datetime | None,
+    calm_by: UUID,
 ) -> set[UUID]:
     """Return which pools were but used since they were looked at, and have enough left.
 
-    changed_at: when a rule changed last, before which no look counts. A pool that was looked at
-    more than `entries` entries ago is not among them.
+    calm_by: what levels must have been worked out by. A pool that was looked at more than
+    `entries` entries ago is not among them.
     """
     rows = connection.execute(
         "select w.pool_id from pool_watch w join pool p on p.pool_id = w.pool_id"
-        f" where w.organization_id = %(org)s and w.pool_id = any(%(pools)s) and {_CALM}"
-        "  and (%(changed_at)s::timestamptz is null or w.looked_at > %(changed_at)s)",
+        f" where w.organization_id = %(org)s and w.pool_id = any(%(pools)s) and {_CALM}",
         {
             "org": organization_id,
             "pools": list(pool_ids),
             "entries": entries,
-            "changed_at": changed_at,
+            "calm_by": calm_by,
         },
     ).fetchall()
     return {row[0] for row in rows}
@@ -171,10 +173,10 @@ def write_watches(connection: Connection, organization_id: UUID, rows: Sequence[
         "update pool_watch w set sequence = n.sequence, available = n.available,"
         "  bursting = n.bursting, limit_near_period = n.limit_near_period,"
         "  overage_period = n.overage_period, looks = n.looks, looked_at = n.looked_at,"
-        "  calm_above = n.calm_above"
+        "  calm_above = n.calm_above, calm_by = n.calm_by"
         " from json_to_recordset(%s::json) as n (pool_id uuid, sequence bigint, available numeric,"
         "  bursting boolean, limit_near_period bigint, overage_period bigint, looks bigint,"
-        "  looked_at timestamptz, calm_above numeric)"
+        "  looked_at timestamptz, calm_above numeric, calm_by uuid)"
         " where w.organization_id = %s and w.pool_id = n.pool_id",
         (msgspec.json.encode(rows).decode(), organization_id),
     )
@@ -197,6 +199,7 @@ def pools_to_look_at(
     refusal_minutes: int,
     expire_until: datetime | None,
     entries: int,
+    calm_by: UUID,
     after: UUID | None,
     limit: int,
 ) -> list[Candidate]:
@@ -217,7 +220,9 @@ def pools_to_look_at(
         "   or (%(burn)s > 0 and p.as_of >= %(now)s - %(burn)s * interval '1 minute')"
         "   or exists (select from alert a where a.pool_id = p.pool_id and a.cleared_at is null)"
         "   or (%(refusals)s > 0 and exists (select from refusal r where r.pool_id = p.pool_id"
-        "    and r.minute > %(now)s - %(refusals)s * interval '1 minute'))"
+        "    and r.last_at > %(now)s - %(refusals)s * interval '1 minute'"
+        # Rows of a minute; this bound lets the key be searched.
+        "    and r.minute > %(now)s - (%(refusals)s + 1) * interval '1 minute'))"
         "   or (%(expire)s::timestamptz is not null and exists (select from pool_grant g"
         "    where g.pool_id = p.pool_id and g.status <> 'closed' and g.expires_at <= %(expire)s)))"
         " order by p.pool_id limit %(limit)s",
@@ -230,6 +235,7 @@ def pools_to_look_at(
             "refusals": refusal_minutes,
             "expire": expire_until,
             "entries": entries,
+            "calm_by": calm_by,
             "limit": limit,
         },
     ).fetchall()

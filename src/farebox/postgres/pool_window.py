@@ -63,14 +63,19 @@ def refusal_counts(
     windows: Sequence[int],
     now: datetime,
 ) -> Mapping[UUID, Mapping[int, int]]:
-    """Return how many refusals each pool gave within the last so many minutes, by window."""
+    """Return how many refusals each pool gave within the last so many minutes, by window.
+
+    They are kept by the minute; those of a minute count while its last one lies in the window.
+    """
     asked = list(_each(pools, windows))
     rows = connection.execute(
         "select a.pool_id, a.minutes, r.count"
         " from unnest(%(pools)s::uuid[], %(minutes)s::integer[], %(since)s::timestamptz[])"
         "   a(pool_id, minutes, since)"
         " cross join lateral (select coalesce(sum(f.count), 0)::bigint as count from refusal f"
-        "  where f.organization_id = %(org)s and f.pool_id = a.pool_id and f.minute > a.since) r",
+        "  where f.organization_id = %(org)s and f.pool_id = a.pool_id and f.last_at > a.since"
+        # Implied by the above; it is what the key is searched by.
+        "   and f.minute > a.since - interval '1 minute') r",
         {
             "org": organization_id,
             "pools": [one.pool_id for one, _ in asked],

@@ -123,6 +123,7 @@ def posted(answer: tuple[Any, ...] | None) -> Posted:
 
 
 def _pool_line(pool_id: str, posting: Posting) -> str:
+    """Return the line of a pool: ids, numbers, times and JSON, none of which hold a separator."""
     pool, due = posting.changes.pool, posting.next_due
     moved = set()
     for one in posting.changes.transfers:

@@ -19,7 +19,7 @@ def put_digest(
 def find_digest(
     connection: Connection, organization_id: UUID, pool_id: UUID, number: int
 ) -> str | None:
-    """Return what a recurring grant was asked as; none for those of entitlements."""
+    """Return what a recurring grant was asked as; none of entitlements and of versions before."""
     row = connection.execute(
         "select digest from pool_recurrence"
         " where organization_id = %s and pool_id = %s and number = %s",

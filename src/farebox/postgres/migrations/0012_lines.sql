@@ -1,5 +1,5 @@
--- Rows come to the database as lines, for each list of values is scanned at a cost of its own, which
--- a commit of few draws paid forty times.
+-- Rows come to the database as lines. Before, each column was a list of its own; a statement sets up
+-- a scan for each list, and a commit of few draws spent more time on that than on its rows.
 
 -- There is one function of this name.
 drop function post_transfers;
@@ -12,7 +12,7 @@ drop function post_transfers;
 -- (U+001F); '' is null. pool_lines: pool, version, sequence, as_of, the balances in the order of their
 -- columns ('' where one is as it was), counters, next_due. grant_lines, of grants that were there
 -- before: place (from 1) of the pool in pool_ids, number, status, available, held, expires_at.
--- transfer_lines: place of the pool, and from its sequence on what is inserted.
+-- transfer_lines: place of the pool, then the columns that are inserted, from sequence to note.
 -- new_grants, recurrences, holds, new_holds, allotments: rows as JSON arrays, where `pool` is that
 -- place. asked: pools and keys of requests that were refused, and so are in no transfer.
 --

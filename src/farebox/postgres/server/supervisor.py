@@ -8,6 +8,7 @@ nobody; the server it leaves behind is joined by the next one.
 
 import errno
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +40,9 @@ DATABASE = "farebox"
 
 # Somebody else's start may include an upgrade, which copies all data.
 GATE_SECONDS = 600
+_SPAWNED_SECONDS = 1
+"""So long a server that was just spawned may take to say that it runs."""
+_POLL_SECONDS = 0.05
 
 
 class Server:
@@ -57,8 +61,10 @@ class Server:
             self._password = self._serve()
         except BaseException as error:
             self._users.close()
-            if isinstance(error, KeyboardInterrupt):  # it may run by now, and have no user
-                self._end(even_if_used=False)
+            if isinstance(error, KeyboardInterrupt):
+                # Told to end, it leaves no server behind that nobody uses. Other errors leave
+                # it running: a person may have to look at it.
+                self._end(even_if_used=False, seconds=_SPAWNED_SECONDS)
             gate.close()
             raise
         self._open = True
@@ -125,11 +131,16 @@ class Server:
         finally:
             gate.close()
 
-    def _end(self, *, even_if_used: bool) -> None:
-        """Stop the server where it runs and nobody uses it, behind the gate."""
+    def _end(self, *, even_if_used: bool, seconds: float = 0) -> None:
+        """Stop the server where it runs and nobody uses it, behind the gate.
+
+        seconds: how long to wait for one to say that it runs.
+        """
         alone = FileLock(self._layout.users)
+        ends = time.monotonic() + seconds
         try:
-            pid = self.pid
+            while (pid := self.pid) is None and time.monotonic() < ends:
+                time.sleep(_POLL_SECONDS)
             if pid is not None and (alone.take_alone_now() or even_if_used):
                 stop(pid, self._layout.cluster)
         finally:
