@@ -285,6 +285,7 @@ def use_grants(pools: Pools) -> None:
     pools.reverse("plain", drawn.operation, 2)
     pools.draw("recurring", 20)
     pools.move("idle", "plain", 2)
+    pools.settle("idle", pools.hold("idle", 1), 10)
 
 
 def go_beyond(pools: Pools) -> None:
