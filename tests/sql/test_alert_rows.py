@@ -36,6 +36,8 @@ insert into alert (organization_id, alert_id, rule_key, rule_name, kind, pool_id
 select %(org)s, gen_random_uuid(), 'r' || n, '', 'balance_below', %(pool)s, 'p', 'token', 1, 1,
   1, 1, %(start)s + n * interval '1 second', %(start)s + n * interval '2 seconds', 'value'
 from generate_series(1, %(count)s) n;
+insert into pool_watch (organization_id, pool_id, sequence, available, bursting, looks, calm_above,
+  calm_by) values (%(org)s, %(pool)s, %(count)s - 50, 0, false, 1, 0, %(org)s);
 update pool set sequence = %(count)s, used = %(count)s where pool_id = %(pool)s
 """
 TABLES = "transfer, pool, pool_grant, alert, pool_watch, refusal"
@@ -72,6 +74,7 @@ def span(watch: WatchRow) -> Span:
 TEN = Decimal(10)
 QUESTIONS: dict[str, Question] = {
     "the pool as it stands": lambda c, org, w: pool_watch.pools_since(c, org, [w], 1000),
+    "whether it is calm": lambda c, org, w: pool_watch.calm_pools(c, org, [w.pool_id], NEW, org),
     "a summary": lambda c, org, w: pool_span.summaries(c, org, [span(w)]),
     "crossings": lambda c, org, w: pool_span.balance_points(c, org, span(w), TEN, TEN),
     "grants": lambda c, org, w: pool_span.grant_entries(c, org, span(w)) or True,

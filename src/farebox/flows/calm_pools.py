@@ -45,13 +45,11 @@ def _levels(look: Look, rules: Rules) -> Iterator[Decimal]:
         yield ANYTHING
         yield _last_before(look.seen, LIMIT_NEAR_PERCENT)
     for one in rules.of(look.row):
-        match one.rule.kind:
-            case AlertKind.BALANCE_BELOW:
-                yield one.rule.threshold
-            case AlertKind.SHARE_USED_ABOVE:
-                yield _last_before(look.seen, Fraction(one.rule.threshold))
-            case _:
-                pass  # the others look at what is beyond the grants, or at the time
+        # The other kinds look at what is beyond the grants, or at the time.
+        if one.rule.kind is AlertKind.BALANCE_BELOW:
+            yield one.rule.threshold
+        elif one.rule.kind is AlertKind.SHARE_USED_ABOVE:
+            yield _last_before(look.seen, Fraction(one.rule.threshold))
 
 
 def _last_before(seen: Seen, percent: Fraction) -> Decimal:

@@ -11,13 +11,14 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.catalog.customer import Customer, Partner
-from farebox.catalog.meter import Aggregation, Alias, Meter
-from farebox.catalog.plan import Charge, Plan, RateCard
+from farebox.catalog.meter import Aggregation, Meter
+from farebox.catalog.plan import Charge, Plan
 from farebox.catalog.price import Capacity, Matrix, Price
 from farebox.catalog.resolve import Cards, CardVersion, resolve
 from farebox.catalog.resolve import Segment as ResolvedSegment
 from farebox.catalog.rule import needs_events
 from farebox.flows.burn_targets import Burning, burning_spans
+from farebox.flows.load_prices import aliases_of, card_histories
 from farebox.flows.read_usage import (
     MeterHistory,
     read_meters,
@@ -79,27 +80,14 @@ def read_terms(connection: Connection, organization_id: UUID) -> Terms:
         (one.key, one.version): msgspec.json.decode(one.definition, type=Plan)
         for one in catalog.versions(connection, organization_id, Kind.PLAN)
     }
-    cards: dict[str, list[CardVersion]] = defaultdict(list)
-    for one in catalog.versions(connection, organization_id, Kind.RATE_CARD):
-        card = msgspec.json.decode(one.definition, type=RateCard)
-        cards[one.key].append(
-            CardVersion(
-                version=one.version,
-                effective_from=one.effective_from,
-                card=card,
-                published_at=one.published_at,
-            )
-        )
+    cards = card_histories(connection, organization_id)
     partners = {
         one.key: msgspec.json.decode(one.definition, type=Partner)
         for one in catalog.versions(connection, organization_id, Kind.PARTNER)
     }
-    aliases = {}
-    for one in catalog.versions(connection, organization_id, Kind.ALIAS):
-        alias = msgspec.json.decode(one.definition, type=Alias)
-        aliases[alias.dimension, alias.alias] = alias.canonical
     default = next((key for key, history in cards.items() if history[-1].card.default), None)
     meters = read_meters(connection, organization_id)
+    aliases = aliases_of(connection, organization_id)
     return Terms(meters, plans, cards, default, partners, aliases)
 
 

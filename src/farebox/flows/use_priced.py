@@ -16,12 +16,10 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.access.id import Prefix, encode_numbered
-from farebox.catalog.meter import Alias
 from farebox.catalog.number import plain_text
 from farebox.catalog.plain_json import encode
-from farebox.catalog.plan import RateCard
 from farebox.catalog.price import Price
-from farebox.catalog.resolve import CardVersion, in_force
+from farebox.catalog.resolve import in_force
 from farebox.events.admit import Admitted, admit
 from farebox.events.answer import Outcome
 from farebox.events.event import Event, Json
@@ -30,6 +28,7 @@ from farebox.flows.burn_targets import may_burn, serving_pools
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.ingest import ingest_in
 from farebox.flows.load_book import meter_versions
+from farebox.flows.load_prices import aliases_of, card_histories
 from farebox.ledger.command import Answer, Command, Draw, Reserve, Settle
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.metering.book import MeterBook
@@ -201,13 +200,14 @@ def _price(
     if isinstance(filed, ReadingRefusal):
         detail = f"meter {filed.meter} cannot read its {filed.field} by {filed.path!r}"
         return UseRefusal(UseCode.EVENT_UNREADABLE, detail)
-    version = in_force(_history(connection, organization_id, key), now)
+    history = card_histories(connection, organization_id, key)
+    version = in_force(history.get(key, ()), now)
     prices = {} if version is None else {one.meter: one.price for one in version.card.rates}
     rated = [one for one in filed if one.series.meter_key in prices]
     if not rated:
         detail = f"rate card {key} has no rate for what was used"
         return UseRefusal(UseCode.EVENT_UNPRICED, detail)
-    aliases = _aliases(connection, organization_id)
+    aliases = aliases_of(connection, organization_id)
     parts = []
     for one in rated:
         part = _part(one, prices[one.series.meter_key], names, aliases)
@@ -217,18 +217,6 @@ def _price(
         parts.append(part)
     not_served = _not_served(connection, organization_id, pool_id, rated, now)
     return not_served or _Priced(exact_sum([part.units for part in parts]), tuple(parts))
-
-
-def _history(connection: Connection, organization_id: UUID, key: str) -> list[CardVersion]:
-    return [
-        CardVersion(
-            version=one.version,
-            effective_from=one.effective_from,
-            card=msgspec.json.decode(one.definition, type=RateCard),
-            published_at=one.published_at,
-        )
-        for one in catalog.versions(connection, organization_id, Kind.RATE_CARD, key)
-    ]
 
 
 def _not_served(
@@ -248,7 +236,7 @@ def _not_served(
             continue
         serving = serving_pools(connection, organization_id, [owner])
         keys = {some.rate_card for some in serving.pools if some.pool_id == pool_id}
-        cards = {key: _history(connection, organization_id, key) for key in keys}
+        cards = {key: card_histories(connection, organization_id, key)[key] for key in keys}
         if not may_burn(serving, cards, pool_id, (owner, series.meter_key), now):
             # Whose it is stays unsaid: the key that asks may be one that sees only this pool.
             detail = f"this use counts for a customer whom pool {pool.key!r} does not serve"
@@ -271,14 +259,6 @@ def _part(
     if isinstance(units, UnpricedReason):
         return None
     return UsePart(series.meter_key, dimensions, quantity, units)
-
-
-def _aliases(connection: Connection, organization_id: UUID) -> dict[tuple[str, str], str]:
-    found = {}
-    for one in catalog.versions(connection, organization_id, Kind.ALIAS):
-        alias = msgspec.json.decode(one.definition, type=Alias)
-        found[alias.dimension, alias.alias] = alias.canonical
-    return found
 
 
 def _write_event(

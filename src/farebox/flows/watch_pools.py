@@ -39,8 +39,8 @@ LOOKS_MAX = 50
 """So many times one call goes on with pools that are far behind; the next call continues."""
 POOLS_A_GLANCE = 500
 ENTRIES_A_GLANCE = 50
-"""A mark so many entries behind is moved on, whether there is something to tell or not: until then
-they are read at each glance, which by then costs about as much as a look."""
+"""A mark so many entries behind is moved on, whether there is something to tell or not: those after
+it are read each time."""
 
 _log = structlog.get_logger()
 
@@ -66,6 +66,7 @@ def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
     after: UUID | None = None
     with transaction(pool, organization_id) as connection:
         rules = Rules(alert_rule.enabled_rules(connection, organization_id))
+    by = calm_by(rules)
     while True:
         with transaction(pool, organization_id) as connection:
             page = pool_watch.pools_to_look_at(
@@ -77,7 +78,7 @@ def watch_all(pool: Pool, organization_id: UUID, now: datetime) -> None:
                 refusal_minutes=max(rules.windows(_REFUSING), default=0),
                 expire_until=rules.expire_until(now),
                 entries=ENTRIES_A_GLANCE,
-                calm_by=calm_by(rules),
+                calm_by=by,
                 after=after,
                 limit=POOLS_A_LOOK,
             )

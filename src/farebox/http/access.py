@@ -18,7 +18,7 @@ from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use
-from farebox.http.decision import amount_of, note_text, text_of
+from farebox.http.decision import above_zero, note_text, text_of
 from farebox.http.entitlements import require_known
 from farebox.http.helped_change import take_once
 from farebox.http.idempotency import IdempotencyKey, reply_with
@@ -130,9 +130,7 @@ def buy_one(
 ) -> Response[bytes]:
     """Buy access."""
     asked, organization_id = read_body(body, AccessRequest), principal.organization_id
-    amount, note = amount_of(asked.amount), note_text(asked.metadata)
-    if amount <= 0:
-        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
+    amount, note = above_zero(asked.amount), note_text(asked.metadata)
     subject = text_of(asked.subject, "subject")
     found = visible_pool(farebox, principal, key)
     customer = (found.customer or "") if asked.customer is None else asked.customer

@@ -170,9 +170,7 @@ def _decode(decoder: "msgspec.json.Decoder[Value]", body: bytes, kind: type[Valu
 
 
 def command_of(request: AuthorizeRequest, key: str | None) -> Command:
-    amount = amount_of(request.amount)
-    if amount <= 0:
-        raise _invalid("an amount is above zero")
+    amount = above_zero(request.amount)
     note = note_text(request.metadata)
     key = key_of(request.key, key)
     subject, allotment = (
@@ -233,6 +231,14 @@ def amount_of(value: Decimal) -> Decimal:
     amount = number_of(value)
     if isinstance(amount, NumberCode):
         raise _invalid("an amount is a finite number below 10^20 with at most 18 decimals")
+    return amount
+
+
+def above_zero(value: Decimal) -> Decimal:
+    """As `amount_of`, of units that are to move."""
+    amount = amount_of(value)
+    if amount <= 0:
+        raise _invalid("an amount is above zero")
     return amount
 
 

@@ -18,7 +18,7 @@ from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use
-from farebox.http.decision import Granted, amount_of, granted, note_text, refused_by
+from farebox.http.decision import Granted, above_zero, granted, note_text, refused_by
 from farebox.http.helped_change import take_once
 from farebox.http.idempotency import IdempotencyKey, change_once, reply_with, request_digest
 from farebox.http.operation import Example, describe
@@ -159,13 +159,6 @@ def get_one(farebox: State, principal: Principal, draw: str) -> DrawView:
     )
 
 
-def _above_zero(asked: Decimal) -> Decimal:
-    amount = amount_of(asked)
-    if amount <= 0:
-        raise refused(RefusalCode.AMOUNT_INVALID, "an amount is above zero", pointer="/amount")
-    return amount
-
-
 @post(
     "/{draw:str}/reverse",
     guards=[requires(Scope.MANAGE)],
@@ -202,7 +195,7 @@ def reverse_one(
 ) -> Response[bytes]:
     """Take back a draw."""
     asked = read_body(body, ReverseRequest)
-    amount = None if asked.amount is None else _above_zero(asked.amount)
+    amount = None if asked.amount is None else above_zero(asked.amount)
     note = note_text(asked.metadata)
     pool, number = _draw(farebox, principal, draw)
     path = f"POST /v1/draws/{draw}/reverse"
@@ -272,7 +265,7 @@ def move_some(
 ) -> Response[bytes]:
     """Move units."""
     asked = read_body(body, MoveRequest)
-    amount, note = _above_zero(asked.amount), note_text(asked.metadata)
+    amount, note = above_zero(asked.amount), note_text(asked.metadata)
     giving = visible_pool(farebox, principal, key)
     taking = visible_pool(farebox, principal, asked.to)
     if giving.pool_id == taking.pool_id:
