@@ -1,8 +1,10 @@
 """Customers with and without a pool, and a subject that is mapped to them afterwards."""
 
 import os
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from farebox_world import World, at, days
@@ -16,12 +18,15 @@ from farebox.flows.burn_usage import burn_usage
 from farebox.flows.list_unbilled import all_unbilled
 from farebox.flows.move_subject import Moved, move_subject_in
 from farebox.flows.put_customer import PutCustomer, put_customer
+from farebox.flows.reverse_draw import reverse_draw
+from farebox.ledger.command import Answer
 from farebox.postgres.book import read_books
 from farebox.postgres.session import transaction
 from farebox.postgres.transfer import Entry, statement
 
 SEPTEMBER, OCTOBER = at("2026-09-01"), at("2026-10-01")
 OPENED, NOW = at("2026-09-05"), at("2026-09-20")
+PAID_AT = at("2026-09-08")
 GRANTED = 10**15
 
 
@@ -144,3 +149,35 @@ def billed(world: World) -> dict[str, Decimal]:
 def unbilled(world: World) -> list[tuple[str, Decimal | None]]:
     items = all_unbilled(world.pool, world.organization_id, SEPTEMBER, OCTOBER)
     return [(one.reason.value, one.quantity) for one in items]
+
+
+# Draws that events name ---------------------------------------------------------------------------
+
+
+def acmes(world: World) -> UUID:
+    return next(pool_id for pool_id, key in pools_of(world) if key == "acme-credits")
+
+
+def paid(
+    world: World,
+    draw: object,
+    subject: str | None = "bot",
+    time: datetime = PAID_AT,
+    **data: object,
+) -> Mapping[str, Any]:
+    """Return an event of 100 tokens, which are two credits, that names a draw."""
+    event = world.event("llm", time, subject, **{"n": 100, "model": "large", **data})
+    return {**event, "fareboxdraw": draw}
+
+
+def drawn(world: World, pool: UUID | None = None, amount: int = 2, **fields: object) -> str:
+    return world.draw_id(acmes(world) if pool is None else pool, amount, **fields)
+
+
+def take_back(world: World, draw: str, amount: str | None = None) -> None:
+    number = int(draw.rsplit("_", 1)[1])
+    pool_id = acmes(world)
+    part = None if amount is None else Decimal(amount)
+    with transaction(world.pool, world.organization_id) as connection:
+        done = reverse_draw(connection, world.organization_id, pool_id, number, part, world.now)
+    assert isinstance(done, Answer), done

@@ -221,6 +221,7 @@ TOPPED_UP = Policy(
     ),
 )
 REFILLED = Policy(refill=Refill(amount=Decimal(10), seconds=60, capacity=Decimal(50)))
+UNLIMITED = Policy(limit=Limit(mode=LimitMode.UNLIMITED))
 SOFT = Policy(limit=Limit(mode=LimitMode.SOFT), renewal=Renewal(unit=Unit.WEEK))
 
 

@@ -18,6 +18,7 @@ from farebox_late_shop import (
     meter,
     move,
     open_shop,
+    pools_of,
     put,
     unbilled,
     use,
@@ -167,8 +168,16 @@ def test_what_was_used_less_stays_burned_and_counts_against_what_was_used_more(
     change(shop, value="n - 150")
     assert () == tuple(fill(shop).pools)
     assert {"acme-credits": Decimal(6)} == burned(shop)
+    assert [("below_zero", 1, Decimal(-50))] == unburned(shop)
     change(shop, value="350 - n")
-    assert [PoolUnits("acme-credits", Decimal(8))] == fill(shop, 3).pools
+    assert [PoolUnits("acme-credits", Decimal(7))] == fill(shop, 3).pools
+    assert [] == unburned(shop)
+
+
+def unburned(shop: World) -> list[tuple[str, int, Decimal]]:
+    with transaction(shop.pool, shop.organization_id) as connection:
+        rows = burn.unburned(connection, shop.organization_id)
+    return [(one.reason, one.events, one.quantity) for one in rows]
 
 
 def test_by_other_dimensions_only_what_they_cost_more_burns(shop: World) -> None:
@@ -238,11 +247,12 @@ def test_what_was_taken_back_burns_anew(shop: World) -> None:
 
 def test_what_was_asked_for_first_burns_neither_by_steps_nor_by_a_backfill(shop: World) -> None:
     event = shop.event("llm", SEPTEMBER + days(7), "bot", n=100, model="large")
-    shop.send({**event, "fareboxdraw": "drw_1"})
+    (pool_id, _), *_ = pools_of(shop)
+    shop.send({**event, "fareboxdraw": shop.draw_id(pool_id, 2)})
     burn_all(shop)
     change(shop, value="2 * n")
     assert () == tuple(fill(shop).pools)
-    assert {"acme-credits": Decimal(0)} == burned(shop)
+    assert {"acme-credits": Decimal(2)} == burned(shop)
     assert "usage_burned" in str(move(shop, "beta", SEPTEMBER))
 
 

@@ -234,9 +234,9 @@ def test_usage_of_nobody_amid_what_burned_is_not_taken_for_it(shop: World) -> No
 def test_usage_that_was_asked_for_first_does_not_become_anothers(shop: World) -> None:
     put(shop, "acme", "bot")
     (pool_id, _), *_ = pools_of(shop)
-    shop.draw(pool_id, 2, subject="bot")
+    draw = shop.draw_id(pool_id, 2, subject="bot")
     event = shop.event("llm", at("2026-09-08"), "bot", n=100, model="large")
-    shop.send({**event, "fareboxdraw": "drw_1"})
+    shop.send({**event, "fareboxdraw": draw})
     burn_all(shop)
     assert "usage_burned" in str(move(shop, "beta", SEPTEMBER))
     assert {"acme-credits": Decimal(2)} == burned(shop)

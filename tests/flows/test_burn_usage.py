@@ -159,9 +159,9 @@ def test_an_event_that_names_its_draw_does_not_burn_again(sold: World) -> None:
     pool = sold.pool_of("credits", unit="credit", customer="acme", rate_card="credits")
     sold.grant(pool, 10)
     sold.now += timedelta(hours=1)
-    sold.draw(pool, 2, subject="acme-dev")
+    draw = sold.draw_id(pool, 2, subject="acme-dev")
     event = sold.event("llm.request", sold.now, "acme-dev", tokens=100, model="large")
-    sold.send({**event, "fareboxdraw": "drw_1"})
+    assert ["accepted"] == sold.send({**event, "fareboxdraw": draw})
     burn_all(sold)
     assert Decimal(8) == available(sold, pool)
 

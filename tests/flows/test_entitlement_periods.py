@@ -13,9 +13,11 @@ from farebox.catalog.plan import Entitlement, Feature, Plan
 from farebox.flows.entitle import sync_due, sync_entitlements
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
+from farebox.flows.renew_entitlement import resets_at
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
+from farebox.ledger.command import Answer, Extend, Reserve, Settle
 from farebox.ledger.refusal import Refusal
 from farebox.period.cycle import Unit
 from farebox.postgres import entitlement
@@ -213,3 +215,90 @@ def test_a_pool_counts_in_the_periods_of_a_subscription_that_began_earlier(sold:
     assert Decimal(0) == left(sold)
     sold.now = at("2026-12-05 00:00")
     assert (Decimal(1000), Decimal(0)) == (left(sold), book(sold).pool.counters.used)
+
+
+# Without a limit ----------------------------------------------------------------------------------
+
+
+def subscribe_until(world: World, plan: str, start: datetime, end: datetime | None) -> None:
+    one = Subscription(key=f"acme-{plan}", customer="acme", plan=plan, start=start, end=end)
+    done = put_subscription(world.pool, world.organization_id, one, world.now, new_id)
+    assert isinstance(done, PutSubscription), done
+
+
+def notices(world: World) -> list[str]:
+    with transaction(world.pool, world.organization_id) as connection:
+        rows = connection.execute("select type from notice order by notice_id").fetchall()
+    return [kind for (kind,) in rows]
+
+
+def test_who_goes_without_a_limit_and_back_has_the_limit_that_is_sold_anew(sold: World) -> None:
+    """What was used in between used up nothing: it neither flags, nor nears a limit, nor costs."""
+    sold.publish(
+        Plan(
+            key="enterprise",
+            currency="USD",
+            entitlements=(Entitlement(feature="calls", unlimited=True),),
+        )
+    )
+    first, second = at("2026-09-10 00:00"), at("2026-09-20 00:00")
+    subscribe(sold, "pro")
+    subscribe_until(sold, "pro", sold.now, first)
+    use(sold, 30_000)
+    subscribe_until(sold, "enterprise", first, second)
+    one = Subscription(key="acme-again", customer="acme", plan="pro", start=second)
+    put_subscription(sold.pool, sold.organization_id, one, sold.now, new_id)
+    for time in (first, second):
+        sold.now = time
+        sync_due(sold.pool, sold.now, timedelta(hours=1), new_id)
+        use(sold, 10_000_000 if time == first else 100)
+        watch_pools(sold.pool, sold.organization_id, [pool_id(sold)], sold.now)
+    found = book(sold)
+    assert (Decimal(49_900), Decimal(10_030_100), Decimal(10_000_000), Decimal(0)) == (
+        left(sold),
+        found.pool.counters.used,
+        found.pool.counters.unlimited,
+        found.pool.counters.overage,
+    )
+    assert not {"entitlement.limit_near", "pool.exhausted", "pool.overage_started"} & set(
+        notices(sold)
+    )
+    sold.now = at("2026-10-02 00:00")
+    sold.bill(sold.now)
+    assert [] == [line.kind for row in sold.invoices() for line in sold.lines(row)]
+    faults: list[object] = []
+    verify_ledger(sold.pool, sold.organization_id, faults.append)
+    assert [] == faults
+
+
+def test_an_unlimited_hold_gives_back_what_was_not_used(sold: World) -> None:
+    override(sold, Override(unlimited=True))
+    one = pool_id(sold)
+    held, extended, settled = sold.ask(
+        one, Reserve(amount=Decimal(50)), Extend(hold=1, amount=Decimal(10))
+    ) + sold.ask(one, Settle(hold=1, amount=Decimal(45)))
+    for done in (held, extended, settled):
+        assert isinstance(done, Answer), done
+        assert (done.amount, {}) == (done.covered, done.beyond)
+    counters = book(sold).pool.counters
+    assert (Decimal(45), Decimal(45)) == (counters.used, counters.unlimited)
+    override(sold, Override(unlimited=True, reason="verified again"))
+
+
+def test_an_override_of_a_yearly_plan_counts_by_the_month(sold: World) -> None:
+    subscribe(sold, "annual")
+    use(sold, 5000)
+    sold.now = at("2026-11-10 00:00")
+    override(sold, 1000)
+    use(sold, 300)
+    found = book(sold)
+    assert (at("2026-12-01 00:00"), Decimal(300)) == (
+        found.pool.counters.period_end,
+        found.pool.counters.used,
+    )
+    assert at("2026-12-01 00:00") == resets_at(found)
+    sold.now = at("2026-12-01 00:00")
+    assert (Decimal(1000), Decimal(0)) == (left(sold), book(sold).pool.counters.used)
+    override(sold, None)
+    assert Decimal(12_000 - 5300) == left(sold)
+    assert at("2027-09-01 00:00") == resets_at(book(sold))

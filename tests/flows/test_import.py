@@ -304,6 +304,21 @@ def test_lines_may_be_whole_events(acme: World, tmp_path: Path) -> None:
     assert Decimal(5) == used(acme)
 
 
+def test_a_row_that_names_a_draw_that_did_not_pay_is_told(acme: World, tmp_path: Path) -> None:
+    pool = acme.pool_of("tokens", customer="acme")
+    acme.grant(pool, 10)
+    path = tmp_path / "drawn.ndjson"
+    event = acme.event("api.request", at("2026-09-01"), "acme", tokens=5)
+    draws = ("drw_1", acme.draw_id(pool))
+    lines = [{**event, "id": draw, "fareboxdraw": draw} for draw in draws]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = take(acme, path, "events: cloudevents")
+    assert (2, 1, 0, 0, 1) == counts(report)
+    found = rejections(acme, report, tmp_path / "rejected.jsonl")
+    assert [(1, "draw_unknown", "/fareboxdraw")] == found
+    assert Decimal(5) == used(acme)
+
+
 def test_nested_columns_are_read_by_path(acme: World, tmp_path: Path) -> None:
     path = tmp_path / "nested.parquet"
     rows = [{"at": at("2026-09-01"), "usage": {"tokens": 0.1}, "user": "acme"}]

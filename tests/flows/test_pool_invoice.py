@@ -12,7 +12,6 @@ from farebox.catalog.plan import Fee, Plan
 from farebox.flows.grant_units import change_grant
 from farebox.flows.replay_invoice import replay_invoice
 from farebox.invoicing.assemble import LineDetail
-from farebox.invoicing.pool_use import Episode
 from farebox.ledger.command import Answer, Draw, Reserve, Settle
 from farebox.ledger.grant import Basis, Grant
 from farebox.ledger.policy import Burst, Limit, LimitMode
@@ -56,8 +55,8 @@ def test_overage_has_its_own_line_by_price_and_what_grants_covered_has_none(sold
     sold.draw(pool, 50)
 
     assert [
-        ("overage", "tokens: overage", Decimal(100), Decimal("0.15")),
-        ("overage", "tokens: overage", Decimal(50), Decimal("0.10")),
+        ("overage", "tokens: overage at 0.0015 USD per token", Decimal(100), Decimal("0.15")),
+        ("overage", "tokens: overage at 0.002 USD per token", Decimal(50), Decimal("0.10")),
     ] == lines_of_september(sold)
 
 
@@ -76,9 +75,9 @@ def test_a_hold_is_billed_when_it_is_settled_and_what_is_taken_back_is_not(sold:
     assert held.hold is not None
     sold.ask(pool, Settle(hold=held.hold, amount=Decimal(1000)))
 
-    assert [("overage", "tokens: overage", Decimal(400), Decimal("0.60"))] == lines_of_september(
-        sold
-    )
+    assert [
+        ("overage", "tokens: overage at 0.0015 USD per token", Decimal(400), Decimal("0.60"))
+    ] == lines_of_september(sold)
 
 
 def test_each_burst_is_explained_on_its_line(sold: World) -> None:
@@ -102,15 +101,17 @@ def test_each_burst_is_explained_on_its_line(sold: World) -> None:
     assert isinstance(refused, Refusal)
     assert (RefusalCode.INSUFFICIENT_BALANCE, Decimal(440)) == (refused.code, refused.left)
 
-    assert [("burst", "tokens: burst", Decimal(60), Decimal("0.60"))] == lines_of_september(sold)
+    assert [
+        ("burst", "tokens: burst at 0.01 USD per token", Decimal(60), Decimal("0.60"))
+    ] == lines_of_september(sold)
     (row,) = [row for row in sold.invoices() if row.kind == "period"]
     (line,) = [line for line in sold.lines(row) if line.kind == "burst"]
     detail = msgspec.json.decode(line.detail, type=LineDetail)
     assert detail.pool is not None
-    assert (
-        Episode(first, first + timedelta(hours=1), Decimal(50)),
-        Episode(second, second, Decimal(10)),
-    ) == detail.pool.episodes
+    assert [
+        (first, first + timedelta(hours=1), Decimal(50)),
+        (second, second, Decimal(10)),
+    ] == [(one.start, one.end, one.units) for one in detail.pool.episodes]
 
 
 def test_a_purchase_on_invoice_is_a_line_and_a_prepaid_one_is_not(sold: World) -> None:
@@ -179,9 +180,9 @@ def test_what_moves_after_the_period_was_closed_counts_for_the_next(sold: World)
     )
     sold.now = at("2026-09-30 23:00")
     sold.draw(pool, 1000)
-    assert [("overage", "tokens: overage", Decimal(1000), Decimal("1.50"))] == lines_of_september(
-        sold
-    )
+    assert [
+        ("overage", "tokens: overage at 0.0015 USD per token", Decimal(1000), Decimal("1.50"))
+    ] == lines_of_september(sold)
     # Another process whose clock is four seconds late: no earlier than the period that is closed.
     sold.now = at("2026-09-30 23:59:56")
     answer = sold.draw(pool, 500)

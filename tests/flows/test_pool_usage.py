@@ -191,9 +191,10 @@ def test_usage_is_the_plain_sum_over_the_ledger(
     assert plain_sum(ann, keys[UsageBy.DAY]) == told(use)
 
 
-def test_what_is_taken_back_counts_when_it_is_taken_back(world: World) -> None:
-    pool_id = world.pool_of("p")
-    world.grant(pool_id, 100)
+@pytest.mark.parametrize("mode", [LimitMode.HARD, LimitMode.UNLIMITED])
+def test_what_is_taken_back_counts_when_it_is_taken_back(world: World, mode: LimitMode) -> None:
+    pool_id = world.pool_of("p", limit=Limit(mode=mode))
+    world.grant(pool_id, 100 if mode is LimitMode.HARD else 2)
     world.now = at("2026-10-03 10:30")
     done = world.draw(pool_id, 8, subject="ann")
     assert isinstance(done, Answer)

@@ -132,10 +132,24 @@ def test_usage_that_is_still_to_burn_is_listed_until_it_has(shop: World) -> None
 
 
 def test_an_event_that_names_its_draw_is_not_waiting_to_burn(shop: World) -> None:
-    credits_of(shop)
+    draw = shop.draw_id(credits_of(shop))
     shop.now = WITHIN
-    shop.send({**shop.event("llm", WITHIN, "acme", n=5, model="large"), "fareboxdraw": "drw_1"})
+    event = {**shop.event("llm", WITHIN, "acme", n=5, model="large"), "fareboxdraw": draw}
+    assert ["accepted"] == shop.send(event)
     assert [] == found(shop)
+
+
+def test_an_event_that_names_a_draw_from_anothers_pool_is_waiting_to_burn(shop: World) -> None:
+    """It was nobody's when it came, and any draw may be named for nobody's usage."""
+    credits_of(shop)
+    shop.customer("beta")
+    draw = shop.draw_id(credits_of(shop, "beta"))
+    shop.now = WITHIN
+    event = {**shop.event("llm", WITHIN, "new", n=5, model="large"), "fareboxdraw": draw}
+    assert ["accepted"] == shop.send(event)
+    shop.map("new", "acme")
+    (one,) = found(shop)
+    assert [("no_charge", "acme", "tokens", 1, Decimal(5))] == short([one])
 
 
 def test_an_event_that_was_taken_back_is_not_waiting_to_burn(shop: World) -> None:

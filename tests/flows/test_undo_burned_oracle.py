@@ -139,6 +139,7 @@ class Shop:
         given: dict[str, Any] = {"customer": "acme", "rate_card": "credits", "limit": limit}
         self.pool = world.pool_of("credits", unit="credit", currency="USD", **given)
         world.grant(self.pool, granted)
+        self.draw = world.draw_id(self.pool)
 
     def live(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -184,7 +185,7 @@ class Shop:
     def _event(self, one: Used) -> dict[str, Any]:
         time: datetime = self.world.now - timedelta(hours=one.age)
         event = self.world.event("llm", time, one.subject, n=one.tokens, model=one.model)
-        return {**event, "fareboxdraw": "drw_1"} if one.drawn else event
+        return {**event, "fareboxdraw": self.draw} if one.drawn else event
 
     def _head(self) -> int:
         with transaction(self.world.pool, self.world.organization_id) as connection:

@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from farebox_world import World, at
 
@@ -14,9 +15,11 @@ from farebox.catalog.price import Cell, Matrix, PerUnit
 from farebox.flows.burn_usage import burn_usage
 from farebox.flows.move_subject import Moved, move_subject_in
 from farebox.flows.read_pool import books_now
-from farebox.flows.use_priced import PricedUse, UseCode, UseRefusal, Wanted, use_priced
+from farebox.flows.use_priced import PricedUse, UseCode, UseRefusal, Wanted, try_use, use_priced
 from farebox.ledger.command import Answer
 from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.postgres.pool import RefusalRow
+from farebox.postgres.pool import refusals as stored_refusals
 from farebox.postgres.session import transaction
 
 TOKENS = Meter(
@@ -55,18 +58,18 @@ def pool_id(sold: World) -> UUID:
 
 
 def use(
-    world: World, pool_id: UUID, *, only_price: bool = False, **fields: object
+    world: World, pool_id: UUID, *, dry_run: bool = False, **fields: object
 ) -> PricedUse | UseRefusal:
     data = {"model": fields.pop("model", "large"), "input": fields.pop("input", 100), "output": 25}
     values: dict[str, object] = {"type": "llm.request", "data": data, "subject": "acme", **fields}
+    ask = try_use if dry_run else use_priced
     with transaction(world.pool, world.organization_id) as connection:
-        return use_priced(
+        return ask(
             connection,
             world.organization_id,
             pool_id,
             Wanted(**values),  # type: ignore[arg-type]
             world.now,
-            only_price=only_price,
         )
 
 
@@ -139,11 +142,34 @@ def test_under_its_key_it_is_drawn_and_written_once(sold: World, pool_id: UUID) 
     assert RefusalCode.IDEMPOTENCY_KEY_REUSED is reused.answer.code
 
 
-def test_a_dry_run_says_the_price_and_takes_nothing(sold: World, pool_id: UUID) -> None:
-    done = use(sold, pool_id, only_price=True)
-    assert isinstance(done, PricedUse)
-    assert (Decimal("2.5"), None) == (done.units, done.answer)
-    assert (Decimal(100), []) == (available(sold, pool_id), events(sold))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"hold": True, "seconds": 60},
+        {"input": 1_000_000},
+        {"allotment": "nobodys"},
+        {"model": "small"},
+        {"customer": "globex"},
+        {"key": "call-1", "digest": "0" * 32},
+    ],
+)
+def test_a_dry_run_answers_as_the_use_would_and_takes_nothing(
+    sold: World, pool_id: UUID, fields: dict[str, Any]
+) -> None:
+    tried = use(sold, pool_id, dry_run=True, **fields)
+    assert (Decimal(100), [], []) == (available(sold, pool_id), events(sold), refusals(sold))
+    done = use(sold, pool_id, **fields)
+    if isinstance(done, PricedUse) and isinstance(done.answer, Answer):
+        answer = msgspec.structs.replace(done.answer, operation=0, hold=None)
+        done = msgspec.structs.replace(done, answer=answer)
+    assert done == tried
+
+
+def refusals(world: World) -> list[RefusalRow]:
+    with transaction(world.pool, world.organization_id) as connection:
+        spans = {"since": world.now - timedelta(days=1), "until": world.now + timedelta(days=1)}
+        return stored_refusals(connection, world.organization_id, **spans)
 
 
 def test_what_is_refused_writes_no_event(sold: World, pool_id: UUID) -> None:
@@ -177,7 +203,7 @@ def test_a_pool_without_a_card_cannot_say_what_a_use_costs(sold: World) -> None:
     assert UseCode.POOL_WITHOUT_RATE_CARD is done.code
 
 
-@pytest.mark.parametrize("asked", [{}, {"hold": True, "seconds": 60}, {"only_price": True}])
+@pytest.mark.parametrize("asked", [{}, {"hold": True, "seconds": 60}, {"dry_run": True}])
 def test_a_use_that_another_customer_is_billed_for_is_refused(
     sold: World, pool_id: UUID, asked: dict[str, Any]
 ) -> None:
@@ -243,6 +269,24 @@ def test_a_child_uses_the_pool_that_serves_it_also_where_its_own_goes_first(sold
     sold.now += timedelta(hours=1)
     assert isinstance(use(sold, pool_id, subject="team"), PricedUse)
     assert (Decimal(95), 2) == (available(sold, pool_id), len(events(sold)))
+
+
+def test_a_use_for_a_customer_who_is_named_is_one_that_the_pool_serves(sold: World) -> None:
+    sold.customer("team", parent="acme")
+    sold.customer("globex")
+    fields: dict[str, Any] = {"unit": "credit", "customer": "acme", "rate_card": "credits"}
+    pool_id = sold.pool_of("mothers", **fields, serves_children=True)
+    sold.grant(pool_id, 100)
+    sold.now += timedelta(hours=1)
+    for customer, subject in (("acme", "acme"), ("team", "team"), ("team", "nobody")):
+        done = use(sold, pool_id, customer=customer, subject=subject)
+        assert isinstance(done, PricedUse), (customer, subject)
+        assert isinstance(done.answer, Answer), (customer, subject)
+    for customer, subject in (("globex", "nobody"), ("acme", "team"), ("team", "acme")):
+        refused = use(sold, pool_id, customer=customer, subject=subject)
+        assert isinstance(refused, UseRefusal), (customer, subject)
+        assert RefusalCode.SUBJECT_NOT_SERVED is refused.code
+    assert (Decimal("92.5"), 3) == (available(sold, pool_id), len(events(sold)))
 
 
 def test_a_use_that_its_event_counts_for_another_customer_is_refused(sold: World) -> None:

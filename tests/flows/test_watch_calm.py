@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from farebox_alerts import Watched
-from farebox_pools import HARD, OVERAGE, OVERDRAFT, REFILLED, SOFT
+from farebox_pools import HARD, OVERAGE, OVERDRAFT, REFILLED, SOFT, UNLIMITED
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -93,7 +93,7 @@ class Life:
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
-    policy=st.sampled_from([HARD, WEEKLY, OVERAGE, OVERDRAFT, SOFT, REFILLED]),
+    policy=st.sampled_from([HARD, WEEKLY, OVERAGE, OVERDRAFT, SOFT, REFILLED, UNLIMITED]),
     entries=st.sampled_from([2, 50]),
     steps=st.lists(st.tuples(STEP, st.booleans()), min_size=4, max_size=25),
 )
@@ -185,3 +185,16 @@ def test_a_pool_that_is_no_rate_limit_any_more_is_looked_at_again(
     watched.pools.put("tokens", HARD)
     watched.pools.draw("tokens", drawn - 1)
     assert told in watched.look()
+
+
+def test_an_unlimited_pool_is_passed_over_while_it_is_but_used(watched: Watched) -> None:
+    watched.rule("low", AlertKind.BALANCE_BELOW, 400)
+    watched.pools.put("tokens", UNLIMITED)
+    watched.pools.grant("tokens", 1000)
+    watched.pools.draw("tokens", 900)
+    assert "pool.limit_near" not in watched.look()
+    for _ in range(3):
+        watched.pools.draw("tokens", 500)
+        assert [] == watched.look()
+    (mark,) = watched.pools.rows("select calm_above from pool_watch")
+    assert (Decimal(0),) == mark

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from farebox.access.id import uuidv7
+from farebox.access.id import Prefix, encode_numbered, uuidv7
 from farebox.catalog.customer import Customer, Subscription
 from farebox.events.admit import Admitted, TimePolicy, admit
 from farebox.events.decode import decode
@@ -21,8 +21,9 @@ from farebox.flows.ingest import Ingested, ingest_in
 from farebox.flows.load_book import load_book
 from farebox.flows.publish import Definition, Published, publish
 from farebox.flows.put_pool import PutPool, put_pool
+from farebox.flows.refuse_draw import DrawRefusal
 from farebox.ledger.administer import NewGrant
-from farebox.ledger.command import Command, Draw
+from farebox.ledger.command import Answer, Command, Draw
 from farebox.ledger.grant import Grant
 from farebox.ledger.policy import Policy
 from farebox.ledger.pool import PoolDefinition
@@ -127,7 +128,8 @@ class World:
         decoded = decode("application/cloudevents-batch+json", [], body)
         assert isinstance(decoded, list), decoded
         events, revision = self.prepare(*decoded)  # type: ignore[arg-type]
-        return [outcome.value for outcome in self.ingest(events, revision).outcomes]
+        outcomes = self.ingest(events, revision).outcomes
+        return [one.code if isinstance(one, DrawRefusal) else one.value for one in outcomes]
 
     def prepare(self, *events: Event) -> tuple[list[Prepared], int]:
         """Return events as the catalog now reads them, and its revision."""
@@ -237,6 +239,12 @@ class World:
 
     def draw(self, pool_id: UUID, amount: str | int, **fields: Any) -> Outcome:
         return self.ask(pool_id, Draw(amount=Decimal(amount), **fields))[0]
+
+    def draw_id(self, pool_id: UUID, amount: str | int = 1, **fields: Any) -> str:
+        """Draw units and return the draw's id, for the events that it pays for."""
+        drawn = self.draw(pool_id, amount, **fields)
+        assert isinstance(drawn, Answer), drawn
+        return encode_numbered(Prefix.DRAW, pool_id, drawn.operation)
 
 
 def days(count: int) -> timedelta:

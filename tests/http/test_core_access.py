@@ -126,6 +126,32 @@ def test_reading_is_not_managing(api: Any, new_key: Callable[..., Any]) -> None:
     assert (403, "scope_missing") == reader.code("POST", "/v1/events", {})
 
 
+def test_asking_without_taking_is_for_who_may_draw_or_read(
+    api: Any, new_key: Callable[..., Any]
+) -> None:
+    meter = {"event_type": "call", "aggregation": "count"}
+    api.ok("PUT", "/v1/meters/calls?publish=true", meter)
+    rates = [{"meter": "calls", "price": {"model": "per_unit", "unit": "1"}}]
+    card = {"currency": "credit", "custom_unit": True, "rates": rates}
+    api.ok("PUT", "/v1/rate_cards/credits?publish=true", card)
+    api.ok("PUT", "/v1/customers/acme", {"name": "Acme"})
+    api.ok("PUT", "/v1/pools/p", {"unit": "credit", "customer": "acme", "rate_card": "credits"})
+    api.ok("POST", "/v1/pools/p/grants", {"amount": 5})
+    used = {"pool": "p", "type": "call", "data": {}}
+    dry = {**used, "dry_run": True}
+    for scope in (Scope.DRAW, Scope.READ):
+        asker = new_key(api, scope)
+        assert asker.ok("POST", "/v1/pools/p/check", {"amount": 1})["granted"]
+        decision = asker.ok("POST", "/v1/uses", dry)["decision"]
+        assert ("1", None, None) == (decision["amount"], decision["id"], decision["hold"])
+    reader, sender = new_key(api, Scope.READ), new_key(api, Scope.INGEST)
+    for body in (used, {**used, "dry_run": False}):
+        assert (403, "scope_missing") == reader.code("POST", "/v1/uses", body)
+    assert (403, "scope_missing") == sender.code("POST", "/v1/uses", dry)
+    assert (403, "scope_missing") == sender.code("POST", "/v1/pools/p/check", {"amount": 1})
+    assert "5" == api.ok("GET", "/v1/pools/p")["available"]
+
+
 def test_a_key_of_one_customer_sees_that_customer(
     two_customers: Any, new_key: Callable[..., Any]
 ) -> None:

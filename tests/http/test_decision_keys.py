@@ -54,6 +54,16 @@ def test_so_does_one_in_the_header_and_of_a_draw(api: Any, hold: str) -> None:
     assert (422, "idempotency_key_reused") == reused
 
 
+def test_a_batch_has_keys_in_its_requests_and_none_of_its_own(api: Any, hold: str) -> None:
+    body = {"requests": [{"pool": "p", "amount": 1, "key": "A"}]}
+    headers = {"Idempotency-Key": "B"}
+    refused = api.code("POST", "/v1/authorize/batch", body, headers=headers)
+    assert (400, "idempotency_key_invalid") == refused
+    for repeated in (False, True):
+        (answer,) = api.ok("POST", "/v1/authorize/batch", body)["answers"]
+        assert answer["granted"]["repeated"] is repeated
+
+
 def test_a_key_of_an_extension_counts_in_its_pool_alone(api: Any, hold: str) -> None:
     api.ok("POST", hold, {"seconds": 1000, "key": "E"})
     api.ok("PUT", "/v1/pools/q", {"unit": "token"})

@@ -321,9 +321,68 @@ def test_what_ended_is_not_ended_again(sold: Any) -> None:
 
 def test_a_pool_that_is_named_beside_a_customer_is_theirs(sold: Any) -> None:
     sold.ok("PUT", "/v1/customers/globex", {"name": "Globex"})
-    for path in ("/v1/authorize", "/v1/pools/tokens/check"):
-        body = {"pool": "tokens", "amount": 1}
-        theirs = sold.code("POST", path, {**body, "customer": "globex"})
-        assert (400, "parameter_invalid") == theirs
-        sold.ok("POST", path, {**body, "customer": "acme"})
+    body = {"pool": "tokens", "amount": 1, "customer": "globex"}
+    check = "/v1/pools/tokens/check"
+    assert (403, "subject_not_served") == sold.code("POST", "/v1/authorize", body)
+    assert "subject_not_served" == sold.ok("POST", check, body)["refusal"]["code"]
+    for path in ("/v1/authorize", check):
+        assert sold.ok("POST", path, {**body, "customer": "acme"})["granted"]
     assert 2 == entries(sold, "tokens"), "the grant and one draw"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/authorize", '{"pool": "tokens", "amount": 1, "amount": 2}'),
+        ("/v1/authorize", '{"pool":"tokens","amount":1,"am\\u006funt":2}'),
+        ("/v1/authorize", '{"pool": "spare", "amount": 1, "pool": "tokens"}'),
+        ("/v1/authorize", '{"pool": "tokens", "amount": 1, "key": "k", "key": null}'),
+        ("/v1/authorize", '{"pool": "tokens", "amount": 1, "metadata": {"a": "1", "a": "2"}}'),
+        ("/v1/authorize", '{"pool": "tokens", "amount": 1, "hold": {"seconds":1, "seconds":2}}'),
+        ("/v1/authorize/batch", '{"requests": [{"pool": "tokens", "amount": 1, "amount": 2}]}'),
+        ("/v1/pools/tokens/check", '{"amount": 1, "amount": 2}'),
+        ("/v1/pools/tokens/grants", '{"amount": 1, "amount": 2}'),
+        ("/v1/uses", '{"pool": "credits", "type": "call", "data": {"calls": 1, "calls": 2}}'),
+    ],
+)
+def test_a_member_that_is_there_twice_is_refused(sold: Any, path: str, body: str) -> None:
+    assert (400, "malformed_json") == sold.code("POST", path, content=body.encode())
+    assert [1] * 3 == [entries(sold, pool) for pool in ("tokens", "spare", "credits")]
+
+
+def test_so_is_one_of_what_settles_a_hold(sold: Any) -> None:
+    hold = sold.ok("POST", "/v1/authorize", {"pool": "tokens", "amount": 9, "hold": {}})["hold"]
+    for verb in ("settle", "extend"):
+        path = f"/v1/holds/{hold}/{verb}"
+        assert (400, "malformed_json") == sold.code(
+            "POST", path, content=b'{"amount":1,"amount":2}'
+        )
+    assert "9" == sold.ok("GET", "/v1/pools/tokens")["held"]
+
+
+def test_a_colon_in_a_text_is_no_member(sold: Any) -> None:
+    said = {"subject": "user:1", "key": "a:b", "metadata": {"amount": "1", "at": "12:30", "k": ":"}}
+    body = {"pool": "tokens", "amount": 1, "unit": None, "hold": {"seconds": 60}, **said}
+    hold = sold.ok("POST", "/v1/authorize", body)["hold"]
+    sold.ok("POST", f"/v1/holds/{hold}/settle", {"amount": 1, "key": "c:d", "metadata": {"a": "b"}})
+    assert "1" == sold.ok("GET", "/v1/pools/tokens")["used"]
+
+
+def test_two_keys_for_one_request_are_refused(sold: Any) -> None:
+    hold = sold.ok("POST", "/v1/authorize", {"pool": "tokens", "amount": 9, "hold": {}})["hold"]
+    before = entries(sold, "tokens")
+    headers = {"Idempotency-Key": "one"}
+    for path, body in (
+        ("/v1/authorize", {"pool": "tokens", "amount": 1}),
+        ("/v1/uses", use(1)),
+        (f"/v1/holds/{hold}/settle", {"amount": 1}),
+        (f"/v1/holds/{hold}/extend", {"seconds": 60}),
+        (f"/v1/holds/{hold}/release", {}),
+    ):
+        answer = sold("POST", path, {**body, "key": "another"}, headers=headers)
+        assert (400, "parameter_invalid") == (answer.status_code, answer.json()["code"]), path
+        assert ["/key"] == [one["pointer"] for one in answer.json()["errors"]]
+    assert (before, 1) == (entries(sold, "tokens"), entries(sold, "credits"))
+    taken = sold.ok("POST", "/v1/authorize", {"pool": "tokens", "amount": 1, "key": "one"})
+    again = {"pool": "tokens", "amount": 1, "key": "one"}
+    assert taken["id"] == sold.ok("POST", "/v1/authorize", again, headers=headers)["id"]

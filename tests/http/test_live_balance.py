@@ -136,6 +136,18 @@ def test_what_is_due_is_told_before_it_is_posted(desk: Desk) -> None:
     run(story())
 
 
+def test_the_next_change_is_told_of_a_pool_that_nobody_looked_at_since_the_last(desk: Desk) -> None:
+    pool_id = desk.open("ends", 100, expires_at=START + timedelta(hours=1))
+    desk.now += timedelta(hours=2)
+
+    async def story() -> None:
+        async with aclosing(desk.events(pool_id)) as events:
+            told = await following(events)
+            assert (Decimal(0), told.period.end) == (told.available, told.next_change_at)
+
+    run(story())
+
+
 def test_a_pool_that_units_flow_into_is_told_as_they_come(desk: Desk) -> None:
     refill = Refill(amount=Decimal(10), seconds=10, capacity=Decimal(50))
     pool_id = desk.open("p", 0, Policy(refill=refill))

@@ -13,6 +13,12 @@ ROUTES = [
     ("POST", "/v1/authorize", {"pool": "{pool}", "amount": 10_000}),
     ("POST", "/v1/authorize", {"feature": "sso", "customer": "{customer}", "amount": 1}),
     ("POST", "/v1/authorize", {"feature": "sso", "subject": "{subject}", "amount": 1}),
+    ("POST", "/v1/authorize", {"license": "{license}", "amount": 1}),
+    ("POST", "/v1/authorize", {"license": "{license}", "feature": "sso", "amount": 1}),
+    ("PUT", "/v1/licenses/mine", {"customer": "{customer}"}),
+    ("GET", "/v1/licenses?customer={customer}", None),
+    ("GET", "/v1/licenses/{license}", None),
+    ("POST", "/v1/licenses/{license}/revoke", {}),
     ("POST", "/v1/holds/{hold}/extend", {"amount": 1}),
     ("POST", "/v1/holds/{hold}/settle", {"amount": 1}),
     ("POST", "/v1/holds/{hold}/release", {}),
@@ -21,6 +27,8 @@ ROUTES = [
     ("GET", "/v1/pools/{pool}", None),
     ("PUT", "/v1/pools/mine", {"unit": "token", "customer": "{customer}"}),
     ("GET", "/v1/pools?customer={customer}", None),
+    ("PUT", "/v1/pools/mine", {"unit": "token", "license": "{license}"}),
+    ("GET", "/v1/pools?license={license}", None),
     ("POST", "/v1/pools/{pool}/check", {"pool": "{pool}", "amount": 1}),
     ("POST", "/v1/pools/{pool}/grants", {"amount": 1}),
     ("GET", "/v1/pools/{pool}/grants", None),
@@ -38,6 +46,11 @@ ROUTES = [
         "/v1/pools/own/access",
         {"feature": "sso", "amount": 1, "seconds": 60, "customer": "{customer}"},
     ),
+    (
+        "POST",
+        "/v1/pools/own/access",
+        {"license": {"key": "mine"}, "amount": 1, "seconds": 60, "customer": "{customer}"},
+    ),
     ("GET", "/v1/pools/{pool}/statement", None),
     ("GET", "/v1/pools/{pool}/usage", None),
     ("GET", "/v1/pools/{pool}/live", None),
@@ -46,6 +59,8 @@ ROUTES = [
     ("GET", "/v1/refusals?pool={pool}", None),
     ("GET", "/v1/customers/{customer}/entitlements", None),
     ("GET", "/v1/customers/{customer}/entitlements/sso", None),
+    ("GET", "/v1/customers/{customer}/entitlements?license={license}", None),
+    ("GET", "/v1/customers/globex/entitlements?license={license}", None),
     ("PUT", "/v1/customers/{customer}/entitlements/sso", {}),
     ("DELETE", "/v1/customers/{customer}/entitlements/sso", None),
     ("GET", "/v1/alerts?pool={pool}", None),
@@ -82,6 +97,8 @@ def acme(api: Any) -> dict[str, str]:
     rule = {"kind": "balance_below", "threshold": 1, "pool": "hoard"}
     api.ok("PUT", "/v1/alert_rules/scarce", rule)
     api.ok("PUT", "/v1/customers/acme/entitlements/sso", {})
+    api.ok("PUT", "/v1/licenses/L-1", {"customer": "acme", "features": ["sso"]})
+    api.ok("PUT", "/v1/pools/seats", {"unit": "seat", "license": "L-1"})
     grant = api.ok("POST", "/v1/pools/hoard/grants", {"amount": 100})["id"]
     draw = {"pool": "hoard", "amount": 1}
     used = {"pool": "hoard", "type": "call", "data": {"calls": 1}, "hold": {"seconds": 60}}
@@ -93,6 +110,7 @@ def acme(api: Any) -> dict[str, str]:
         "grant": grant,
         "customer": "acme",
         "subject": "ann-of-acme",
+        "license": "L-1",
         "alert_rule": "scarce",
     }
 

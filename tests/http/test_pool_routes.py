@@ -1,10 +1,15 @@
 """Pools over HTTP: what is shown can be put back."""
 
+from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
+from farebox.ledger.policy import Burst, Policy
 from farebox.ledger.pool import PoolDefinition
+from farebox.postgres.pool import find_definition, put_definition
+from farebox.postgres.session import transaction
 
 
 @pytest.mark.parametrize("of", ["the pool", "the list"])
@@ -34,3 +39,19 @@ def test_a_pool_put_back_as_it_is_shown_is_as_it_was(api: Any, of: str) -> None:
     assert not api.ok("PUT", "/v1/pools/acme-credits", members)["changed"]
     other = {**members, "timezone": "Asia/Tokyo"}
     assert (422, "pool_fixed") == api.code("PUT", "/v1/pools/acme-credits", other)
+
+
+def test_a_pool_from_before_a_rule_can_be_put_back_as_it_is(api: Any, farebox: Any) -> None:
+    policy = {"currency": "USD", "burst": {"units": "0", "price": "1"}}
+    body = {"unit": "token", "policy": policy}
+    assert (422, "amount_not_positive") == api.code("PUT", "/v1/pools/old", body)
+    api.ok("PUT", "/v1/pools/old", {"unit": "token"})
+    with transaction(farebox.pool, api.organization_id) as connection:
+        scope = connection, api.organization_id
+        found = find_definition(*scope, "old")
+        assert found is not None
+        burst = Policy(currency="USD", burst=Burst(units=Decimal(0), price=Decimal(1)))
+        put_definition(*scope, found[0], msgspec.structs.replace(found[1], policy=burst))
+    assert not api.ok("PUT", "/v1/pools/old", body)["changed"]
+    other = {**body, "name": "Renamed"}
+    assert (422, "amount_not_positive") == api.code("PUT", "/v1/pools/old", other)

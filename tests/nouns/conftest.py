@@ -10,7 +10,7 @@ import pytest
 from farebox.money.rounding import exact
 
 # Tests are no package, so the modules are loaded by their places and known by names of their own.
-_LEDGER = ("desk", "told", "oracle", "strategies", "compare")
+_LEDGER = ("desk", "told", "granted", "oracle", "strategies", "compare")
 for _name in ("catalog_desk", *(f"ledger_{name}" for name in _LEDGER)):
     _known_as = f"farebox_{_name}"
     if _known_as not in sys.modules:

@@ -12,7 +12,7 @@ from farebox.ledger.allotment import Allotment
 from farebox.ledger.book import Book
 from farebox.ledger.command import Answer, Command, Extend, Release, Reverse, Settle
 from farebox.ledger.decide import apply, prepare
-from farebox.ledger.grant import Grant, GrantStatus, Recurrence
+from farebox.ledger.grant import ENDED, Grant, Recurrence
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.policy import Policy
 from farebox.ledger.pool import Pool, PoolStatus
@@ -26,6 +26,11 @@ START = datetime(2026, 1, 30, 23, 55, tzinfo=UTC)
 """Five minutes before a day and, on the 31st, a month may begin."""
 _WRITTEN = ("status", "available", "held", "effective_at", "expires_at", "on_invoice", "pay_by")
 """What is written of a grant that has its row already."""
+
+
+def is_read(grant: Grant) -> bool:
+    """Whether a grant stands in the books that are read from the rows."""
+    return grant.status not in ENDED or grant.held > 0
 
 
 class Desk:
@@ -79,7 +84,7 @@ class Desk:
         """Forget the books and read them from the rows."""
         self.book = Book(
             deepcopy(self.pool),
-            [copy(one) for one in self.grants.values() if one.status is not GrantStatus.CLOSED],
+            [copy(one) for one in self.grants.values() if is_read(one)],
             [copy(one) for one in self.holds.values() if one.status is HoldStatus.OPEN],
             [copy(one) for one in self.shares.values()],
             [copy(one) for one in self.recurrences.values()],

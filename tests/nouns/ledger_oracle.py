@@ -5,15 +5,16 @@ the one that comes first in the enum.
 """
 
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from farebox_ledger_told import FAR, ZERO, Row, Told, floor18, half_up18
+from farebox_ledger_granted import Granted, Refused
+from farebox_ledger_told import FAR, ZERO, Row, floor18, half_up18
 
-from farebox.ledger.policy import Policy
-from farebox.ledger.refusal import PRECEDENCE, RefusalCode
+from farebox.ledger.refusal import RefusalCode
 
 Asked = tuple[datetime, str, Mapping[str, Any]]
 Parts = list[tuple[str, Row | None, Decimal, Decimal | None]]
@@ -25,17 +26,13 @@ ENDED = {
 
 BOUNDS = ("overdraft_exceeded", "overage_limit_exceeded", "spend_cap_exceeded")
 PAST = {"insufficient_balance", "guarantee_reserved", *BOUNDS}
-"""What stands against units beyond the grants: use that is settled all the same is flagged."""
+"""What stands against units beyond the grants, and would not if there were more of them."""
+
+FLAGGED = PAST | {"allotment_cap_exceeded"}
+TAKES = {"draw", "reserve", "extend"}
 
 
-class Refused(Exception):
-    """Of all that stands against it, what comes first."""
-
-    def __init__(self, *codes: RefusalCode) -> None:
-        self.code = min(codes, key=lambda code: PRECEDENCE[code])
-
-
-class Oracle(Told):
+class Oracle(Granted):
     """A pool that is told what was asked of it; `answer` is what it says to the last."""
 
     answer: Any = None
@@ -44,11 +41,27 @@ class Oracle(Told):
     def tell(self, history: Iterable[Asked]) -> "Oracle":
         for at, verb, facts in history:
             self.pass_until(at)
-            try:
-                self.answer = getattr(self, verb)(**facts)
-            except Refused as refused:
-                self.answer = refused.code
+            self.answer = self.answer_to(verb, facts)
+            wants_units = isinstance(self.answer, RefusalCode) and self.answer in PAST
+            if wants_units and verb in TAKES and self.buys_for(verb, facts):
+                self.answer = self.answer_to(verb, facts)
         return self
+
+    def answer_to(self, verb: str, facts: Mapping[str, Any]) -> Any:
+        try:
+            return getattr(self, verb)(**facts)
+        except Refused as refused:
+            return refused.code
+
+    def buys_for(self, verb: str, facts: Mapping[str, Any]) -> bool:
+        """Buy for a refused request if one that was bought would let it through; say if it came."""
+        if self.policy.top_up is None:
+            return False
+        trial = deepcopy(self)
+        trial.issue("topped_up", self.policy.top_up.amount, on_trial=True)
+        helps = not isinstance(trial.answer_to(verb, facts), RefusalCode)
+        helps = helps and facts["amount"] > self.available()
+        return self.buy(wanted=helps)
 
     # May they, and from where --------------------------------------------------------------------
 
@@ -82,8 +95,8 @@ class Oracle(Told):
         available = self.available()
         spendable = self.spendable(path)
         missing = max(ZERO, amount - spendable)
-        burst = ZERO
-        if borrow and policy.burst is not None:
+        burst, unlimited = ZERO, borrow and policy.limit.mode.value == "unlimited"
+        if borrow and not unlimited and policy.burst is not None:
             burst = min(missing, max(ZERO, policy.burst.units - self.count("burst")))
         rest = missing - burst
         room = self.room_beyond(path) if borrow else ZERO
@@ -96,7 +109,7 @@ class Oracle(Told):
         cap = policy.limit.spend_cap
         if missing and cap is not None and self.spend() + cost > cap:
             against.add(RefusalCode.SPEND_CAP_EXCEEDED)
-        self.past = bool(against & PAST)
+        self.past = bool(against & FLAGGED)
         if against and not forced:
             raise Refused(*against)
         parts: Parts = [
@@ -108,7 +121,7 @@ class Oracle(Told):
             lent = rest if room is None else min(rest, room)
             parts.append(("overdraft", None, lent, None))
             rest -= lent
-        parts.append(("overage", None, rest, price))
+        parts.append(("source" if unlimited else "overage", None, rest, price))
         return [part for part in parts if part[2]], share
 
     def too_much(self, rest: Decimal, kept: Decimal, borrow: bool) -> set[RefusalCode]:
@@ -122,8 +135,8 @@ class Oracle(Told):
 
     def room_beyond(self, path: list[str]) -> Decimal | None:
         limit = self.policy.limit
-        if limit.mode.value == "hard":
-            return ZERO
+        if limit.mode.value in ("hard", "unlimited"):
+            return ZERO if limit.mode.value == "hard" else None
         overdraft = limit.mode.value == "overdraft"
         taken = -self.balance("overdraft") if overdraft else self.count("overage")
         rooms = [
@@ -134,7 +147,10 @@ class Oracle(Told):
                 (
                     one["amount"]
                     for one in self.grants.values()
-                    if self.is_open(one) and not one["waits"] and one["expires"] > self.now
+                    if self.is_open(one)
+                    and not one["waits"]
+                    and one["expires"] > self.now
+                    and not one.get("on_trial")  # nobody buys to borrow on it
                 ),
                 ZERO,
             )
@@ -142,7 +158,7 @@ class Oracle(Told):
         for key in path:
             bound = self.shares[key].overdraft
             if bound is not None:
-                rooms.append(bound - self.count(share=key) + self.count("grant", share=key))
+                rooms.append(bound - self.beyond_of(key))
         return max(ZERO, min(rooms)) if rooms else None
 
     # Taking --------------------------------------------------------------------------------------
@@ -166,7 +182,7 @@ class Oracle(Told):
         for part in parts:
             for where, units in part.items():
                 beyond[where] = beyond.get(where, ZERO) + units
-        covered = beyond.pop("grant", ZERO)
+        covered = beyond.pop("grant", ZERO) + beyond.pop("source", ZERO)
         flagged = "overage" in beyond and self.policy.limit.mode.value != "overage"
         answer = {
             "operation": operation if len(self.log) >= operation else 0,
@@ -181,28 +197,30 @@ class Oracle(Told):
         self.buy()
         return answer
 
-    def buy(self) -> None:
-        wanted = self.policy.top_up
-        if wanted is None or self.closed or self.available() >= wanted.below:
-            return
+    def buy(self, *, wanted: bool = False) -> bool:
+        """Top up if it is time to; return whether there are units of it already."""
+        policy = self.policy.top_up
+        if policy is None or self.closed or not (wanted or self.available() < policy.below):
+            return False
         bought = [at for at in self.top_ups if at >= self.period_start]
         soon = any(
-            self.now < at + timedelta(seconds=wanted.cool_off_seconds) for at in self.top_ups
+            self.now < at + timedelta(seconds=policy.cool_off_seconds) for at in self.top_ups
         )
         waiting = any(one["waits"] == "payment" for one in self.grants.values())
-        if len(bought) >= wanted.times or soon or waiting:
-            return
-        lasts, prepaid = wanted.expires_after_seconds, wanted.payment.value == "prepaid"
-        until = self.now + timedelta(seconds=wanted.pay_within_seconds)
+        if len(bought) >= policy.times or soon or waiting:
+            return False
+        lasts, prepaid = policy.expires_after_seconds, policy.payment.value == "prepaid"
+        until = self.now + timedelta(seconds=policy.pay_within_seconds)
         self.top_ups.append(self.now)
         self.issue(
             "topped_up",
-            wanted.amount,
-            cost=wanted.cost,
+            policy.amount,
+            cost=policy.cost,
             expires=FAR if lasts is None else self.now + timedelta(seconds=lasts),
             waits="payment" if prepaid else None,
             pay_by=until if prepaid else FAR,
         )
+        return not prepaid
 
     def draw(self, amount: Decimal, subject: Any, allotment: Any, forced: bool) -> Row:
         parts, share = self.decide(amount, subject, allotment, forced=forced)
@@ -295,85 +313,7 @@ class Oracle(Told):
         self.repay()
         return self.answered(operation, amount, [back])
 
-    # What is done to a pool ----------------------------------------------------------------------
-
-    def grant(self, amount: Decimal, *, pending: bool = False, **facts: Any) -> int:
-        effective, expires = facts.get("effective", self.now), facts.get("expires", FAR)
-        against = [RefusalCode.POOL_CLOSED] if self.closed else []
-        if expires <= effective or (pending and facts.get("pay_by", FAR) <= self.now):
-            against.append(RefusalCode.GRANT_TIMES_INVALID)
-        if expires <= self.now:
-            against.append(RefusalCode.GRANT_ALREADY_EXPIRED)
-        if against:
-            raise Refused(*against)
-        why = "grant_pending" if pending else "grant_issued"
-        waits = "payment" if pending else None
-        return int(self.issue(why, amount, waits=waits, **facts)["number"])
-
-    def pay(self, number: int) -> None:
-        self.activate(self.unpaid(number), "grant_paid")
-
-    def fail(self, number: int) -> None:
-        self.cancel(self.unpaid(number), "grant_unpaid")
-
-    def unpaid(self, number: int) -> Row:
-        if self.grants[number]["waits"] != "payment":
-            raise Refused(RefusalCode.GRANT_NOT_PENDING)
-        return self.grants[number]
-
-    def void(self, number: int) -> None:
-        grant = self.still_open(number)
-        if grant["waits"]:
-            self.cancel(grant, "grant_voided")
-            return
-        if grant["left"]:
-            self.move("grant_voided", "grant", "source", grant["left"], grant)
-        grant |= {"expires": self.now, "over": True}
-
-    def expire_now(self, number: int) -> None:
-        grant = self.still_open(number)
-        self.expire(grant)
-        grant["expires"] = self.now
-
-    def still_open(self, number: int) -> Row:
-        if not self.is_open(self.grants[number]):
-            raise Refused(RefusalCode.GRANT_CLOSED)
-        return self.grants[number]
-
-    def recur(self, amount: Decimal, *, starts: datetime, ends: datetime, **facts: Any) -> int:
-        against = [RefusalCode.POOL_CLOSED] if self.closed else []
-        first = max(starts, self.now)
-        if ends <= first:
-            against.append(RefusalCode.GRANT_TIMES_INVALID)
-        if against:
-            raise Refused(*against)
-        number = -len(self.recurrences) - 1
-        one = {"amount": amount, "start": starts, "next": first, "ends": ends, "grant": None}
-        self.recurrences[number] = one | facts
-        self.pass_until(self.now)
-        return number
-
-    def end_recurrence(self, number: int) -> None:
-        self.recurrences[number]["next"] = FAR
-
-    def end_recurrence_at(self, number: int, ends: datetime) -> None:
-        one = self.recurrences[number]
-        one["ends"] = ends
-        if ends <= self.now:
-            one["next"] = FAR
-        running = self.grants.get(one["grant"])
-        if running is not None and self.is_open(running) and ends < FAR:
-            running["expires"] = min(running["expires"], max(ends, self.now))
-        self.pass_until(self.now)
-
-    def allow(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def close(self, closed: bool) -> None:
-        self.closed = closed
-
-    def look(self) -> None:
-        """Nothing is asked: only time has passed."""
+    # Moving to another pool -----------------------------------------------------------------------
 
     def move_out(self, amount: Decimal, subject: Any, target_closed: bool) -> list[Row]:
         against = [RefusalCode.POOL_CLOSED] if target_closed else []

@@ -40,6 +40,7 @@ rollovers = st.builds(
 )
 limits = st.one_of(
     st.just(Limit()),
+    st.just(Limit(mode=LimitMode.UNLIMITED)),
     st.builds(Limit, mode=st.just(LimitMode.SOFT), customer_units=maybe),
     st.builds(Limit, mode=st.just(LimitMode.OVERDRAFT), units=few, customer_units=maybe),
     st.builds(Limit, mode=st.just(LimitMode.OVERDRAFT), units=maybe, percent=few),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import combinations
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -128,7 +129,7 @@ class Told:
 
     def issue(self, why: str, amount: Decimal, *, source: str = "source", **facts: Any) -> Row:
         grant = {"priority": 0, "issued": self.now, "effective": self.now, "expires": FAR}
-        grant |= {"cost": None, "waits": None, "pay_by": FAR, "over": False}
+        grant |= {"cost": None, "waits": None, "pay_by": FAR, "over": False, "voided": False}
         grant |= facts | {"number": len(self.log) + 1, "amount": amount, "left": ZERO}
         self.grants[grant["number"]] = grant
         if grant["waits"] is None and grant["effective"] > self.now:
@@ -201,7 +202,8 @@ class Told:
     def expire(self, grant: Row) -> None:
         grant["over"] = True
         if grant["waits"]:
-            self.cancel(grant, "grant_expired")
+            why = "grant_unpaid" if grant["waits"] == "payment" else "grant_expired"
+            self.cancel(grant, why)
         elif grant["left"]:
             self.move("grant_expired", "grant", "expired", grant["left"], grant)
 
@@ -249,6 +251,9 @@ class Told:
             taking["amount"] -= part
             back[where] = back.get(where, ZERO) + part
             grant = self.grants.get(taking["grant"])
+            if grant is not None and grant["voided"]:
+                self.move("grant_voided", source, "source", part, grant)
+                continue
             if grant is not None and grant["expires"] <= self.now:
                 self.move("grant_expired", source, "expired", part, grant)
                 continue
@@ -268,6 +273,9 @@ class Told:
         found = [t for t in self.counted() if share is None or share in self.path(t["share"])]
         beyond = [t for t in found if where is None or t["where"] == where]
         return sum((t["amount"] for t in beyond), ZERO)
+
+    def beyond_of(self, share: str) -> Decimal:
+        return sum((self.count(one, share) for one in ("overdraft", "overage", "burst")), ZERO)
 
     def spend(self) -> Decimal:
         return sum((t["amount"] * t["price"] for t in self.counted() if t["price"]), ZERO)
@@ -290,7 +298,7 @@ class Told:
         one = self.shares[key]
         if not self.in_force(key):
             return ZERO
-        room = self.available() + self.count() if one.parent is None else self.entitled(one.parent)
+        room = self.capacity() if one.parent is None else self.entitled(one.parent)
         peers = [s for s in self.shares.values() if s.parent == one.parent and self.in_force(s.key)]
         rest = room - sum((peer.guarantee for peer in peers), ZERO)
         weights = sum(peer.weight for peer in peers)
@@ -298,42 +306,72 @@ class Told:
             return one.guarantee
         return one.guarantee + floor18(Fraction(rest) * one.weight / weights)
 
-    def kept_for(self, key: str, *, lends: bool) -> Decimal:
-        """Return what is kept for a share; `lends`: nothing while it is idle."""
-        one = self.shares[key]
+    def capacity(self) -> Decimal:
+        """Return what grants have, and gave, in this period; what is owed no grant gave yet."""
+        beyond = sum((self.count(where) for where in ("overage", "burst", "source")), ZERO)
+        beyond -= self.balance("overdraft")
+        return self.available() + max(ZERO, self.count() - beyond)
+
+    def is_idle(self, key: str) -> bool:
+        after = self.shares[key].lend_after_seconds
         idle = self.now - max(self.share_used_at.get(key, self.period_start), self.period_start)
-        after = one.lend_after_seconds
-        if not self.in_force(key):
-            return ZERO
-        if lends and after is not None and idle >= timedelta(seconds=after):
-            return ZERO
-        most = self.entitled(key) if one.cap is None else min(self.entitled(key), one.cap)
-        return max(ZERO, most - self.count(share=key) - self.lent.get(key, ZERO))
+        return after is not None and idle >= timedelta(seconds=after)
+
+    def had(self, key: str) -> Decimal:
+        return self.count(share=key) + self.lent.get(key, ZERO)
+
+    def whole(self, key: str) -> Decimal:
+        cap = self.shares[key].cap
+        return self.entitled(key) if cap is None else min(self.entitled(key), cap)
+
+    def kept(
+        self, parent: str | None, mine: str | None, available: Decimal, *, lending: bool
+    ) -> tuple[dict[str, Decimal], bool]:
+        """Return what is kept for each share of a level, and whether they had to give way."""
+        keeping = [
+            key
+            for key, one in self.shares.items()
+            if one.parent == parent
+            and self.in_force(key)
+            and not (lending and key != mine and self.is_idle(key))
+        ]
+        full = {key: max(ZERO, self.whole(key) - self.had(key)) for key in keeping}
+        if sum(full.values()) <= available:
+            return full, False
+        for size in range(1, len(keeping) + 1):  # some have something left, and the others not
+            for some in combinations(keeping, size):
+                wholes = sum((self.whole(key) for key in some), ZERO)
+                rest = available + sum((self.had(key) for key in some), ZERO)
+                if not wholes:
+                    continue
+                part = Fraction(rest) / Fraction(wholes)
+                left = {k: floor18(part * Fraction(self.whole(k))) - self.had(k) for k in keeping}
+                if all(
+                    (units >= 0) if key in some else (units <= 0) for key, units in left.items()
+                ):
+                    return {key: max(ZERO, units) for key, units in left.items()}, True
+        raise AssertionError((full, available))
+
+    def levels(
+        self, path: Sequence[str], *, lending: bool
+    ) -> Iterator[tuple[str | None, dict[str, Decimal], Decimal]]:
+        """Yield, from the top down, whose share it is, what each is kept, and what is left."""
+        room = self.available()
+        for parent, mine in zip([None, *path], [*path, None], strict=True):
+            kept, short = self.kept(parent, mine, room, lending=lending)
+            own = kept.get(mine, ZERO) if mine else ZERO
+            room = own if short else room - sum(kept.values(), ZERO) + own
+            yield mine, kept, room
 
     def spendable(self, path: Sequence[str], *, lending: bool = True) -> Decimal:
         """Return what of the grants is not kept for others, level by level."""
-        room = self.available()
-        for depth in range(len(path) + 1):
-            parent = path[depth - 1] if depth else None
-            mine = path[depth] if depth < len(path) else None
-            beside = [key for key, one in self.shares.items() if one.parent == parent]
-            others = sum((self.kept_for(key, lends=lending) for key in beside if key != mine), ZERO)
-            own = ZERO if mine is None else self.kept_for(mine, lends=False)
-            if own + others > room and own:
-                room = floor18(Fraction(room) * Fraction(own) / Fraction(own + others))
-            else:
-                room = max(ZERO, room - others)
-        return room
+        return list(self.levels(path, lending=lending))[-1][2]
 
     def borrow_from_idle(self, path: Sequence[str], units: Decimal) -> None:
         """Let idle shares lend, those of the widest level first, by key."""
-        for depth in range(len(path) + 1):
-            parent = path[depth - 1] if depth else None
-            mine = path[depth] if depth < len(path) else None
-            for key in sorted(self.shares):
-                kept = self.kept_for(key, lends=False)
-                idle = self.kept_for(key, lends=True) == 0 and kept > 0
-                if self.shares[key].parent == parent and key != mine and idle and units:
-                    part = min(units, kept)
+        for mine, kept, _ in list(self.levels(path, lending=False)):
+            for key in sorted(kept):
+                part = min(units, kept[key])
+                if key != mine and self.is_idle(key) and part:
                     self.lent[key] = self.lent.get(key, ZERO) + part
                     units -= part

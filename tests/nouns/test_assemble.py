@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,7 @@ from farebox.invoicing.assemble import (
     RatedCharge,
     assemble,
 )
+from farebox.invoicing.pool_use import PoolUse, PoolUseKind
 from farebox.money.amount import exponent_of
 from farebox.period.cycle import Period
 from farebox.rating.charge import Segment, rate_charge
@@ -175,3 +177,39 @@ def test_the_total_is_the_sum_of_lines_in_whole_units_of_the_currency(
     charged = sum(line.amount for line in body.lines if line.kind is not InvoiceLineKind.FEE)
     half = Decimal(1).scaleb(-exponent_of(currency)) / 2
     assert minimum is None or charged >= minimum - half
+
+
+def use_of_pool(kind: PoolUseKind, price: str | None, **fields: Any) -> PoolUse:
+    return PoolUse(
+        pool="chat",
+        name="Chat tokens",
+        unit="token",
+        kind=kind,
+        quantity=Decimal(40),
+        price=None if price is None else Decimal(price),
+        first_at=MIDDLE,
+        last_at=MIDDLE,
+        **fields,
+    )
+
+
+def test_lines_of_a_pool_are_told_apart_by_their_price() -> None:
+    """Those that were written before say what they said then, so that they replay."""
+    uses = (
+        use_of_pool(PoolUseKind.OVERAGE, "0.0150", upto=7),
+        use_of_pool(PoolUseKind.OVERAGE, "2", upto=7),
+        use_of_pool(PoolUseKind.BURST, "0.02", upto=7),
+        use_of_pool(PoolUseKind.OVERAGE, None, upto=7),
+        use_of_pool(PoolUseKind.OVERAGE, "0.0150"),
+        use_of_pool(PoolUseKind.BURST, "0.02"),
+    )
+    plain = Plan(key="plain", currency="EUR")
+    body = assemble(plain, InvoiceKind.PERIOD, SEPTEMBER, None, [], uses)
+    assert [
+        "Chat tokens: overage at 0.015 EUR per token",
+        "Chat tokens: overage at 2 EUR per token",
+        "Chat tokens: burst at 0.02 EUR per token",
+        "Chat tokens: overage without a price",
+        "Chat tokens: overage",
+        "Chat tokens: burst",
+    ] == [line.description for line in body.lines]

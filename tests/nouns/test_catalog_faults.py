@@ -79,6 +79,16 @@ ROWS = [
         "/rate_cards/0/rates/0/price",
     ),
     (
+        CatalogCode.FEATURE_METER_UNFIT,
+        "",
+        """
+meters:
+- {key: peak, event_type: load, aggregation: max, value: $.load}
+features:
+- {key: a, meter: peak}""",
+        "/features/0/meter",
+    ),
+    (
         CatalogCode.CURRENCY_MISMATCH,
         "plans",
         "{key: a, currency: EUR, rate_card: list}",

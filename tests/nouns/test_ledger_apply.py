@@ -331,8 +331,9 @@ def test_what_is_held_when_a_period_turns_counts_in_the_new_one() -> None:
     granted(desk.ask(Reserve(amount=D(2), subject="ann"), START - SKEW))
     desk.look(turned)
     assert (D(8), D(2)) == (desk.book.pool.counters.used, desk.book.shares.by_key["ann"].used)
-    # Of ten, five are kept for bob and three more for ann; two are there.
-    assert D("0.75") == left(desk.book, Cause(turned, "ann"))
+    # Of ten, six are nobody's and ann has two; so the last two are what bob gets.
+    assert D(0) == left(desk.book, Cause(turned, "ann"))
+    assert D(2) == left(desk.book, Cause(turned, "bob"))
 
 
 def test_a_period_begins_with_new_bounds() -> None:

@@ -19,9 +19,11 @@ from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Draw, Release, Reserve, Settle
 from farebox.ledger.decide import apply
 from farebox.ledger.grant import Rollover
-from farebox.ledger.policy import Limit, LimitMode, Policy, Refill, Renewal
+from farebox.ledger.policy import Burst, Limit, LimitMode, Policy, Refill, Renewal
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
+from farebox.ledger.take import decide
+from farebox.ledger.transfer import Cause
 from farebox.money.rounding import exact
 from farebox.period.cycle import Unit
 
@@ -264,6 +266,50 @@ def test_a_refusal_says_when_the_next_grant_begins_whatever_becomes_of_others() 
     assert START + 3 * DAY == next_at(START)
     assert START + 9 * DAY == next_at(START + 5 * DAY)
     assert next_at(START + 9 * DAY) is None
+
+
+BURST = Burst(units=D(5), price=D(1))
+OWED = Limit(mode=LimitMode.OVERDRAFT, units=D(9))
+
+
+@pytest.mark.usefixtures("exactly")
+@pytest.mark.parametrize(
+    ("policy", "overdraft", "before", "amount", "helps"),
+    [
+        (Policy(burst=BURST), None, 14, 2, True),  # 4 of the burst are taken
+        (Policy(burst=BURST), None, 10, 6, False),  # it is whole, and too small
+        (Policy(), None, 10, 1, False),
+        (Policy(limit=OWED), None, 15, 5, False),  # what is owed stays owed
+        (Policy(limit=OWED), D(5), 14, 2, True),  # what the share owes counts in its period
+        (Policy(limit=OWED), D(5), 10, 6, False),
+        (Policy(limit=OWED), D(20), 14, 6, False),
+        (Policy(limit=OWED, burst=BURST), None, 14, 12, True),
+    ],
+)
+def test_a_refusal_says_when_a_new_period_helps(
+    policy: Policy, overdraft: Decimal | None, before: int, amount: int, helps: bool
+) -> None:
+    shares = [] if overdraft is None else [Allotment(key="ann", overdraft=overdraft)]
+    desk = Desk(policy, shares=shares)
+    desk.grant("10")
+    assert not isinstance(desk.ask(Draw(amount=D(before), subject="ann"), START), Refusal)
+    refusal = desk.ask(Draw(amount=D(amount), subject="ann"), START)
+    assert isinstance(refusal, Refusal)
+    ends = desk.book.pool.counters.period_end
+    assert ends is not None
+    assert (ends if helps else None) == refusal.refills_at
+    answer = desk.ask(Draw(amount=D(amount), subject="ann"), ends)
+    assert helps == (not isinstance(answer, Refusal))
+
+
+@pytest.mark.usefixtures("exactly")
+def test_a_burst_of_the_next_period_is_nothing_to_whoever_may_not_borrow() -> None:
+    desk = Desk(Policy(burst=BURST))
+    desk.grant("10")
+    desk.ask(Draw(amount=D(14)), START)
+    refusal = decide(desk.book, D(1), Cause(START), borrow=False)
+    assert isinstance(refusal, Refusal)
+    assert refusal.refills_at is None
 
 
 @pytest.mark.usefixtures("exactly")

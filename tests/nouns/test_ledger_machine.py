@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from farebox_ledger_compare import compare_books, facts_of, part_of, sums_and_chains
+from farebox_ledger_compare import checked, compare_books, facts_of, part_of, sums_and_chains
 from farebox_ledger_desk import START, Desk
 from farebox_ledger_oracle import Asked, Oracle
 from farebox_ledger_strategies import (
@@ -52,7 +52,7 @@ from farebox.ledger.administer import (
 )
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Answer, Draw, Extend, Release, Reserve, Settle
-from farebox.ledger.decide import SKEW, check
+from farebox.ledger.decide import SKEW
 from farebox.ledger.grant import Grant, GrantStatus, Recurrence
 from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal
 from farebox.ledger.refusal import Refusal, RefusalCode
@@ -362,8 +362,8 @@ class Pools(RuleBasedStateMachine):
         assert most < command.amount
         at = book.pool.as_of
         if most:
-            assert not isinstance(check(book, but(command, amount=most), at), Refusal)
-        assert isinstance(check(book, but(command, amount=most + DUST), at), Refusal)
+            assert not isinstance(checked(book, but(command, amount=most), at), Refusal)
+        assert isinstance(checked(book, but(command, amount=most + DUST), at), Refusal)
 
     @invariant()
     def what_is_left_is_what_grants_give(self) -> None:
@@ -371,10 +371,10 @@ class Pools(RuleBasedStateMachine):
             for subject in ("ann", "carl", "dora"):
                 at = desk.book.pool.as_of
                 most = left(desk.book, Cause(at, subject))
-                given = check(desk.book, Draw(amount=most, subject=subject), at) if most else ()
+                given = checked(desk.book, Draw(amount=most, subject=subject), at) if most else ()
                 assert not isinstance(given, Refusal), (name, given)
                 assert all(one.account is Account.GRANT for one in given)
-                more = check(desk.book, Draw(amount=most + DUST, subject=subject), at)
+                more = checked(desk.book, Draw(amount=most + DUST, subject=subject), at)
                 assert isinstance(more, Refusal) or more[-1].account is not Account.GRANT
 
     @invariant()

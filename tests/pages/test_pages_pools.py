@@ -12,15 +12,17 @@ import pytest
 
 from farebox.access.key import ID_BYTES, SECRET_BYTES, Scope
 from farebox.catalog.customer import Customer
+from farebox.catalog.license import License
 from farebox.flows.api_key import NewApiKey, create_api_key_in
 from farebox.flows.decide_pools import Asked, decide_pools
 from farebox.flows.grant_units import grant_units
+from farebox.flows.put_license import PutLicense, put_license
 from farebox.flows.put_pool import PutPool, put_pool
 from farebox.flows.share_pool import Share, Shared, share_pool
 from farebox.ledger.administer import NewGrant
 from farebox.ledger.command import Draw, Reserve
 from farebox.ledger.grant import Basis, Grant
-from farebox.ledger.policy import Limit, LimitMode, Policy
+from farebox.ledger.policy import Limit, LimitMode, Policy, Refill
 from farebox.ledger.pool import PoolDefinition
 from farebox.postgres import customer
 from farebox.postgres.session import transaction
@@ -137,6 +139,22 @@ def test_the_list_has_those_that_run_low_first(shop: Shop) -> None:
     assert "10 of 100" in text
     assert "acme" in words(shop.vendor.page("/console/pools?q=acm"))
     assert "over " not in words(shop.vendor.page("/console/pools?q=acm")).split("Next change")[1]
+
+
+def test_pages_show_what_fell_due_since_anybody_asked(shop: Shop) -> None:
+    """Each page is the first that is asked about its pool."""
+    shop.customer("acme")
+    for key in ("listed", "of-acme", "opened", "stated"):
+        pool_id = shop.pool(key, customer="acme" if key == "of-acme" else None)
+        shop.grant(pool_id, 77, expires_at=NOW - timedelta(days=1))
+    policy = Policy(refill=Refill(amount=Decimal(1), seconds=3600, capacity=Decimal(100)))
+    flowing = shop.pool("flowing", policy)
+    shop.ask(flowing, Draw(amount=Decimal(100)), hours=30)
+    assert "listed nothing granted token" in words(shop.vendor.page("/console/pools?q=listed"))
+    assert "30 of 100" in words(shop.vendor.page("/console/pools?q=flowing"))
+    assert "of-acme nothing granted" in words(shop.vendor.page("/console/customers/acme"))
+    for path in ("opened", "stated/statement"):
+        assert "grant expired" in words(shop.vendor.page(f"/console/pools/{path}"))
 
 
 def test_a_page_says_all_of_a_pool(shop: Shop) -> None:
@@ -327,3 +345,12 @@ def test_live_needs_a_session_and_a_pool(shop: Shop) -> None:
     shop.vendor.client.cookies.clear()
     assert 401 == shop.vendor.client.get("/console/pools/p/live").status_code
     assert 404 == shop.vendor.get("/console/pools/nowhere/live").status_code
+
+
+def test_the_page_of_a_licenses_pool_names_the_license(shop: Shop) -> None:
+    shop.customer("acme")
+    license = License(key="ACME-7F3K", customer="acme")
+    done = put_license(shop.state.pool, shop.organization_id, license, NOW)
+    assert isinstance(done, PutLicense), done
+    shop.pool("seats", license="ACME-7F3K")
+    assert "acme · license ACME-7F3K · UTC" in words(shop.vendor.page("/console/pools/seats"))

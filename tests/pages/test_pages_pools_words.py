@@ -53,6 +53,12 @@ def test_a_policy_in_words() -> None:
     ] == policy_words(FULL, "token")
 
 
+def test_nothing_bounds_what_is_unlimited() -> None:
+    policy = Policy(limit=Limit(mode=LimitMode.UNLIMITED))
+    said = dict(policy_words(policy, "token"))
+    assert "draws go through, nothing bounds them" in said.values()
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0, "no time"), (1, "1 second"), (90, "90 seconds"), (7200, "2 hours"), (86_400, "1 day")],

@@ -11,9 +11,11 @@ import pytest
 from farebox_ledgers import START, Ask, cost, fill_ledgers
 from farebox_pools import Pools
 
+from farebox.access.id import Prefix, encode_numbered
 from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.ledger.command import Draw
-from farebox.postgres import book, pool, transfer
+from farebox.postgres import book, draw_paid, pool, pool_due, transfer
+from farebox.postgres.event_row import Prepared
 from farebox.postgres.session import Pool
 
 OLD, NEW = 200, 20_000
@@ -58,16 +60,29 @@ def ledgers(pool: Pool, owner_url: str) -> Pools:
 
 SINCE, UNTIL = START + timedelta(minutes=20), START + timedelta(minutes=40)
 
+
+def event_naming(pool_id: UUID, number: int) -> Prepared:
+    """Return an event that names the draw of this number; nothing else is said of it."""
+    row = (START, "0" * 32, *[""] * 12)
+    return Prepared(row, "", (), False, encode_numbered(Prefix.DRAW, pool_id, number))
+
+
 QUESTIONS: dict[str, Ask] = {
     "a book": lambda c, org, one: book.read_books(c, org, [one]),
     "a book to decide on": lambda c, org, one: book.read_books(c, org, [one], lock=True),
     "a hold that ended": lambda c, org, one: book.find_holds(c, org, [(one, 20)]),
     "a grant that closed": lambda c, org, one: book.find_grants(c, org, one, [20]),
     "a grant by its key": lambda c, org, one: book.grant_by_key(c, org, one, "g10"),
+    "the newest page of grants": lambda c, org, one: book.list_grants(c, org, one, limit=20),
+    "an old page of grants": lambda c, org, one: book.list_grants(c, org, one, before=50, limit=20),
+    "whether anything is due": lambda c, org, one: pool_due.lock_behind(c, org, [one], START),
     "an old operation by its key": lambda c, org, one: transfer.operations_by_key(
         c, org, [(one, "10/0"), (one, "11/1")]
     ),
     "an old operation": lambda c, org, one: transfer.operation(c, org, one, 20),
+    "an old draw that an event names": lambda c, org, one: c.execute(
+        *draw_paid.refuse_call(org, [event_naming(one, 21)])
+    ).fetchall(),
     "what undoes an old operation": lambda c, org, one: transfer.undoing(c, org, one, 20),
     "the newest page of a statement": lambda c, org, one: transfer.statement(c, org, one, limit=20),
     "an old page of a statement": lambda c, org, one: transfer.statement(

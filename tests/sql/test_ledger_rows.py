@@ -328,18 +328,22 @@ def test_a_recurrence_that_ended_is_not_written_over_by_a_new_one(pools: Pools) 
     assert [] == pools.verify()
 
 
-def test_shares_that_are_taken_away_are_gone_from_the_book(pools: Pools) -> None:
+def test_shares_that_are_taken_away_stay_in_the_book_as_long_as_their_use_counts(
+    pools: Pools,
+) -> None:
     pools.put("shared")
     pools.grant("shared", 10)
-    pools.share("shared", Share(key="a"), Share(key="b", parent="a"))
+    pools.share("shared", Share(key="a"), *(Share(key=key, parent="a") for key in "bc"))
     pools.draw("shared", 3, subject="b")
     pools.share("shared", Share(key="a"))
-    book = pools.book("shared")
-    assert ["a"] == list(book.shares.by_key)
-    # What it had used stays with the pool, and counts again when it comes back.
-    assert Decimal(0) == book.shares.by_key["a"].used
-    pools.share("shared", Share(key="a"), Share(key="b", parent="a"))
-    assert Decimal(3) == pools.book("shared").shares.by_key["a"].used
+    shares = pools.book("shared").shares
+    assert ["a"] == [one.key for one in shares.present()]
+    assert {"a": Decimal(3), "b": Decimal(3)} == {
+        key: one.used for key, one in shares.by_key.items()
+    }
+    pools.later(days=31)
+    pools.draw("shared", 1, subject="b")
+    assert ["a"] == list(pools.book("shared").shares.by_key)
 
 
 def test_what_touched_a_pool_is_told_once_a_commit(two: Pools) -> None:

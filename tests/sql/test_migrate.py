@@ -170,6 +170,67 @@ def test_recurring_grants_of_entitlements_get_keys_that_are_nobody_elses(empty_u
     assert [(key, key, "1.50", None) for key in expected] == found
 
 
+@pytest.mark.parametrize(
+    ("mode", "price", "planned", "override", "expected"),
+    [
+        ("overage", None, True, None, "unlimited"),
+        ("overage", None, False, True, "unlimited"),
+        ("overage", None, True, False, "overage"),
+        ("overage", None, False, None, "overage"),
+        ("overage", "0.01", True, None, "overage"),
+        ("hard", None, True, None, "hard"),
+    ],
+)
+def test_what_was_overage_without_a_price_is_unlimited_where_that_was_sold(
+    empty_url: str,
+    mode: str,
+    price: str | None,
+    planned: bool,
+    override: bool | None,
+    expected: str,
+) -> None:
+    steps = migrations()
+    (entitled,) = [step for step in steps if step.name.endswith("_entitled.sql")]
+    migrate(empty_url, steps[: steps.index(entitled)])
+    policy = {"limit": {"mode": mode, "price": price, "units": None}, "undo_seconds": 7}
+    entitlements = [{"feature": "calls", "unlimited": planned}]
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
+        connection.execute(
+            "insert into catalog_version values (%s, 'plan', 'p', 1, %s, '', now(), now(), 0)",
+            (UUID(int=1), json.dumps({"entitlements": entitlements})),
+        )
+        connection.execute(
+            "insert into customer (organization_id, key, customer_id, name, timezone, definition,"
+            " created_at, updated_at)"
+            " values (%s, 'acme', gen_random_uuid(), '', 'UTC', '{}', now(), now())",
+            (UUID(int=1),),
+        )
+        connection.execute(
+            "insert into subscription (organization_id, key, subscription_id, customer_key,"
+            " plan_key, plan_version, starts_at, timezone, definition, created_at)"
+            " values (%s, 's', gen_random_uuid(), 'acme', 'p', 1, now(), 'UTC', '{}', now())",
+            (UUID(int=1),),
+        )
+        if override is not None:
+            connection.execute(
+                "insert into entitlement_override values (%s, 'acme', 'calls', %s, null, now())",
+                (UUID(int=1), json.dumps({"unlimited": override})),
+            )
+        connection.execute(
+            "insert into pool (organization_id, pool_id, key, customer_key, feature_key, unit,"
+            " status, definition, opened_at, timezone, version, sequence, as_of, source, pending,"
+            " granted, held, used, overdraft, overage, burst, expired, transit, counters)"
+            " values (%s, gen_random_uuid(), 'p', 'acme', 'calls', 'call', 'open', %s, now(),"
+            " 'UTC', 1, 0, now(), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}')",
+            (UUID(int=1), json.dumps({"policy": policy})),
+        )
+    migrate(empty_url)
+    limit = {"mode": "unlimited"} if expected == "unlimited" else policy["limit"]
+    found = rows(empty_url, "select definition -> 'policy' from pool")
+    assert [({**policy, "limit": limit},)] == found
+
+
 def test_draws_of_before_tell_their_meters_version_and_times(empty_url: str) -> None:
     """A draw of two meters and one that is gone, one of another subject's, one without a note."""
     steps = migrations()
@@ -241,3 +302,34 @@ def _use_meters(connection: psycopg.Connection) -> None:
 
 def _hour(day: int, hour: int) -> datetime:
     return datetime(2026, 10, day, hour, tzinfo=UTC)
+
+
+def test_access_of_before_stays_that_of_its_feature(empty_url: str) -> None:
+    steps = migrations()
+    (license,) = [step for step in steps if step.name.endswith("_license.sql")]
+    migrate(empty_url, steps[: steps.index(license)])
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
+        connection.execute(
+            "insert into customer values (%s, 'acme', %s, '', 'UTC', '{}', now(), now())",
+            (UUID(int=1), UUID(int=2)),
+        )
+        connection.execute(
+            "insert into pool (organization_id, pool_id, key, customer_key, unit, status,"
+            " definition, opened_at, timezone, version, sequence, as_of, source, pending, granted,"
+            " held, used, overdraft, overage, burst, expired, transit, counters)"
+            " values (%s, %s, 'p', 'acme', 'token', 'open', '{}', now(), 'UTC', 1, 0, now(), 0, 0,"
+            " 0, 0, 0, 0, 0, 0, 0, 0, '{}')",
+            (UUID(int=1), UUID(int=3)),
+        )
+        connection.execute(
+            "insert into access values (%s, %s, 'acme', null, 'sso', %s, 1, now(), now(), null)",
+            (UUID(int=1), UUID(int=4), UUID(int=3)),
+        )
+    assert license.name in migrate(empty_url)
+    kept = rows(
+        empty_url,
+        "select a.feature_key, a.license_key, p.license_key from access a join pool p using"
+        " (pool_id)",
+    )
+    assert [("sso", None, None)] == kept

@@ -150,7 +150,10 @@ def test_a_month_of_a_team_with_credits(team: World) -> None:
             Decimal("950.00"),
         ),
         ("purchase", "borealis-credits: 20000 credit bought"): (Decimal(20_000), Decimal("190.00")),
-        ("overage", "borealis-credits: overage"): (Decimal(500), Decimal("6.00")),
+        ("overage", "borealis-credits: overage at 0.012 EUR per credit"): (
+            Decimal(500),
+            Decimal("6.00"),
+        ),
     } == lines
     assert () == replay_invoice(team.pool, team.organization_id, row.invoice_id)
 

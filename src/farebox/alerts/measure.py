@@ -14,6 +14,11 @@ ZERO = Decimal(0)
 SHOWN_DECIMALS = 4
 _MICROSECOND = timedelta(microseconds=1)
 _HOUR = timedelta(hours=1) // _MICROSECOND
+_OF_WHAT_IS_LEFT = (
+    AlertKind.BALANCE_BELOW,
+    AlertKind.SHARE_USED_ABOVE,
+    AlertKind.RUNS_OUT_BEFORE,
+)
 
 
 class Expiring(Struct, frozen=True):
@@ -26,14 +31,16 @@ class Expiring(Struct, frozen=True):
 class Seen(Struct, frozen=True, kw_only=True):
     """A pool as it was seen; amounts of a period are those of the running one.
 
-    used: taken or held in the period by anybody. beyond: what of it no grant covered. burned: by
-    window (minutes), what was taken for good in it. refusals: likewise, how many there were.
+    used: taken or held in the period by anybody, but for what was while nothing bounded the pool;
+    unlimited: nothing does now. beyond: what of it no grant covered. burned: by window (minutes),
+    what was taken for good in it. refusals: likewise, how many there were.
     """
 
     now: datetime
     period: int = -1
     available: Decimal = ZERO
     used: Decimal = ZERO
+    unlimited: bool = False
     beyond: Decimal = ZERO
     overage: Decimal = ZERO
     spend: Decimal = ZERO
@@ -44,6 +51,8 @@ class Seen(Struct, frozen=True, kw_only=True):
 
 def measure(rule: AlertRule, seen: Seen) -> Fraction | None:
     """Return what the rule compares with its threshold, in the threshold's unit."""
+    if seen.unlimited and rule.kind in _OF_WHAT_IS_LEFT:
+        return None
     match rule.kind:
         case AlertKind.BALANCE_BELOW:
             return Fraction(seen.available)
@@ -68,11 +77,13 @@ def measure(rule: AlertRule, seen: Seen) -> Fraction | None:
 
 
 def percent_used(seen: Seen) -> Fraction | None:
-    """Return used and held units in percent of what the period had; none where it had nothing.
+    """Return used and held units in percent of what the period had; none where that is no number.
 
     The period had what grants still have and what they gave; so an expiry makes it less, and what
     was taken beyond the grants takes the share above a hundred.
     """
+    if seen.unlimited:
+        return None
     used = Fraction(seen.used)
     had = Fraction(seen.available) + max(Fraction(0), used - Fraction(seen.beyond))
     return used * 100 / had if had > 0 else None

@@ -27,6 +27,7 @@ from farebox.catalog.rule import (
     one_default,
     period_of,
     reference,
+    single_uses,
     subjects,
     timezone,
     twice,
@@ -80,7 +81,10 @@ def check_feature(feature: Feature, catalog: Catalog, pointer: str = "") -> list
     """Return what is wrong with a feature."""
     problems = [*key(feature.key, pointer)]
     if feature.meter is not None:
-        problems += reference(feature.meter, catalog.meters, "meter", f"{pointer}/meter")
+        place = f"{pointer}/meter"
+        problems += reference(feature.meter, catalog.meters, "meter", place)
+        code = CatalogCode.FEATURE_METER_UNFIT
+        problems += single_uses(catalog.meters.get(feature.meter), code, place)
     return in_order(problems)
 
 

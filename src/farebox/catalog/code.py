@@ -24,6 +24,7 @@ class CatalogCode(StrEnum):
     CUSTOMER_CYCLE = "customer_cycle"
     UNKNOWN_CURRENCY = "unknown_currency"
     CUSTOM_UNIT_CONTRADICTORY = "custom_unit_contradictory"
+    FEATURE_METER_UNFIT = "feature_meter_unfit"
     CURRENCY_MISMATCH = "currency_mismatch"
     TWO_DEFAULTS = "two_defaults"
     RATE_DUPLICATE = "rate_duplicate"

@@ -11,11 +11,12 @@ from farebox.catalog.plan import Entitlement, EntitlementLimit, Plan
 
 
 class OriginKind(StrEnum):
-    """Through what a customer is entitled; an override goes before all others."""
+    """Through what a customer is entitled, the strongest last; an override stands alone."""
 
     PLAN = "plan"
     ADD_ON = "add_on"
     PURCHASE = "purchase"
+    LICENSE = "license"
     OVERRIDE = "override"
 
 
@@ -101,10 +102,10 @@ def sources_of(plan: Plan, subscription: str, ends_at: datetime | None) -> list[
 
 
 def combine(feature: str, sources: Sequence[Source], override: Override | None) -> Entitled:
-    """Return the effective entitlement: an override alone, else plans, add-ons and purchases.
+    """Return the effective entitlement: an override alone, else all other sources.
 
     Limits add up; one source without a limit makes it unlimited. Of values, that of the last source
-    counts, add-ons after plans.
+    counts, add-ons after plans and a license after both.
     """
     if override is not None:
         given = Entitlement(

@@ -24,6 +24,10 @@ class Aggregation(StrEnum):
     PERCENTILE = "percentile"
 
 
+SINGLE_USES = (Aggregation.COUNT, Aggregation.SUM)
+"""Of these a single use says what it comes to, whatever was used before it."""
+
+
 class Spread(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Several readings from one event: one for each value, told apart by `dimension`.
 

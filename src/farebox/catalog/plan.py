@@ -19,9 +19,10 @@ class TopUpOffer(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Feature(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Something a customer may use; with a meter it has a quantity.
+    """Something a customer may use.
 
-    unit: what is counted where an entitlement to it has a limit. top_ups: what may be bought more.
+    unit: what is counted where an entitlement to it has a limit. meter: what uses it up then, one
+    unit for one; it counts or sums. top_ups: what may be bought more.
     """
 
     key: str

@@ -10,7 +10,7 @@ from farebox.catalog.country import COUNTRIES
 from farebox.catalog.customer import Customer, Subscription
 from farebox.catalog.document import Document
 from farebox.catalog.index import Catalog
-from farebox.catalog.meter import Aggregation
+from farebox.catalog.meter import SINGLE_USES, Meter
 from farebox.catalog.plan import Charge, EntitlementLimit, Fee, Plan, Rate, RateCard
 from farebox.catalog.price import Capacity, Dynamic, Matrix, Percentage, PerUnit, Price
 from farebox.catalog.problem import Problem
@@ -102,9 +102,14 @@ def custom_unit(card: RateCard, catalog: Catalog, pointer: str) -> Iterator[Prob
             )
             yield Problem(code, f"{place}/price", message)
         meter = catalog.meters.get(rate.meter)
-        if meter is not None and meter.aggregation not in (Aggregation.COUNT, Aggregation.SUM):
-            message = "only meters that count or sum say what a single use comes to"
-            yield Problem(code, f"{place}/meter", message)
+        yield from single_uses(meter, code, f"{place}/meter")
+
+
+def single_uses(meter: Meter | None, code: CatalogCode, pointer: str) -> Iterator[Problem]:
+    """What burns a pool is read by a meter of which each single use says what it comes to."""
+    if meter is not None and meter.aggregation not in SINGLE_USES:
+        message = "only meters that count or sum say what a single use comes to"
+        yield Problem(code, pointer, message)
 
 
 def card_and_currency(

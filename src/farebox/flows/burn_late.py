@@ -67,11 +67,12 @@ def burn_late(
         return []
     takers = store.read_late(connection, organization_id, near, burned)
     former = [target for one in near for target in _of(one, targets.get(one.former, ()))]
+    later = [target for one in near for target in _of(one, targets.get(one.customer, ()))]
+    found = store.paid_before(connection, [*former, *later])
     if former:
-        later = [target for one in near for target in _of(one, targets.get(one.customer, ()))]
-        found = store.leave_burned(connection, organization_id, former, later)
-        if found:
-            return found
+        found += store.leave_burned(connection, organization_id, former, later)
+    if found:
+        return found
     burn_readings(connection, organization_id, takers, now)
     return []
 

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
 
+from farebox.catalog.feature_card import is_charged
 from farebox.catalog.resolve import CardVersion
 from farebox.period.instant import BEGINNING, END
 from farebox.period.span import Span, without
@@ -74,7 +75,7 @@ def may_burn(
 
 
 Burning = Mapping[tuple[str, str], Sequence[Span]]
-"""By customer and meter, the spans in which its use burns a pool and is not charged by the plan."""
+"""By customer and meter, the spans in which its use burns a pool and no plan charges it."""
 
 
 def burning_spans(
@@ -86,8 +87,9 @@ def burning_spans(
     """Return when usage of these customers burns pools, or did."""
     spans: dict[tuple[str, str], list[Span]] = defaultdict(list)
     serving = serving_pools(connection, organization_id, customers)
-    for key, meter, _, since, until in burn_targets(serving, cards):
-        spans[key, meter].append((since, until))
+    for key, meter, pool_id, since, until in burn_targets(serving, cards):
+        if not is_charged(card_at(serving.pools, pool_id, since)):
+            spans[key, meter].append((since, until))
     return spans
 
 

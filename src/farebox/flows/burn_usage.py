@@ -33,6 +33,8 @@ from farebox.rating.rated import UnpricedReason
 from farebox.rating.usage import Usage, resolve_aliases
 
 EVENTS_A_STEP = 20_000
+BELOW_ZERO = "below_zero"
+"""Why usage of less than nothing burns nothing: no draw is known that it takes back."""
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
@@ -122,6 +124,8 @@ def rate_uses(connection: Connection, pools: Serving, terms: Terms) -> RatedUses
         rated = _rate(terms, terms.cards.get(card, ()), use)
         if isinstance(rated, Unburned):
             missing.append(rated)
+        elif use.below_zero:
+            missing.append(_missing(use, rated.dimensions, BELOW_ZERO))
         elif rated.units:
             parts[use.pool_id, use.subject].append((use, rated))
     return RatedUses(parts, missing)

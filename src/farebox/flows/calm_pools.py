@@ -18,7 +18,7 @@ from farebox.flows.tell_pools import ANYTHING, LIMIT_NEAR_PERCENT, Look
 from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, exact_sum, round_to
 from farebox.postgres.pool_watch import WatchRow
 
-CALM_WAY = b"1"
+CALM_WAY = b"2"
 """Another one for each change of what is told without a rule, or of how levels are worked out."""
 
 
@@ -41,6 +41,8 @@ def calm_above(look: Look, moved: WatchRow, raising: Raising, rules: Rules) -> D
 
 
 def _levels(look: Look, rules: Rules) -> Iterator[Decimal]:
+    if look.row.unlimited:
+        return  # nothing runs out, and no share of anything is used
     if not look.row.refilled:
         yield ANYTHING
         yield _last_before(look.seen, LIMIT_NEAR_PERCENT)

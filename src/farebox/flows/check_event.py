@@ -21,10 +21,13 @@ from farebox.flows.load_book import meter_versions
 from farebox.flows.place_reading import Fate, ReadingPlace, place_reading
 from farebox.flows.rate_periods import Terms, read_terms
 from farebox.flows.reading_at import ReadingAt
+from farebox.flows.refuse_draw import POINTER, DrawRefusal, as_refusals, naming
+from farebox.metering.book import MeterBook
 from farebox.metering.kind import MeterVersion
 from farebox.metering.reading import ReadingRefusal, compile_meter, meter_dimensions
-from farebox.postgres import catalog, explain
+from farebox.postgres import catalog, draw_paid, explain
 from farebox.postgres.catalog import Kind
+from farebox.postgres.event_row import Prepared, prepare
 from farebox.postgres.session import Pool, transaction
 
 
@@ -96,6 +99,15 @@ def _follow(connection: Connection, organization_id: UUID, admitted: Admitted) -
             rejection=rejection,
             meters=tuple(meters),
         )
+    unpaid = _refuse_draw(connection, organization_id, versions, admitted)
+    if unpaid is not None:
+        return EventCheck(
+            outcome=Outcome.REJECTED,
+            event=event,
+            time=time,
+            rejection=Rejection(0, unpaid.code, POINTER, unpaid.message),
+            meters=tuple(meters),
+        )
     fates = [one.fate for one in meters if one.fate is not None]
     return EventCheck(
         outcome=_outcome(connection, organization_id, admitted),
@@ -104,6 +116,19 @@ def _follow(connection: Connection, organization_id: UUID, admitted: Admitted) -
         fate=fate_of(fates),
         meters=tuple(meters),
     )
+
+
+def _refuse_draw(
+    connection: Connection,
+    organization_id: UUID,
+    versions: list[MeterVersion],
+    admitted: Admitted,
+) -> DrawRefusal | None:
+    prepared = prepare(MeterBook(organization_id.bytes, 0, versions), admitted)
+    assert isinstance(prepared, Prepared), "every meter could read it"
+    named = naming([prepared])
+    call = draw_paid.refuse_call(organization_id, [prepared])
+    return as_refusals(named, connection.execute(*call).fetchall()).get(0) if named else None
 
 
 def _refusal_text(refusal: ReadingRefusal) -> str:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
-from farebox.ledger.account import BEYOND, ZERO, Account
+from farebox.ledger.account import BEYOND, COVERED, ZERO, Account
 from farebox.ledger.command import (
     Answer,
     Command,
@@ -193,7 +193,7 @@ def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Ans
         account = Account(entry.source if entry.origin is None else entry.origin)
         if isinstance(command, Release):
             continue
-        if account is Account.GRANT:
+        if account in COVERED:
             covered += entry.amount
         elif account in BEYOND:
             beyond[account] = beyond.get(account, ZERO) + entry.amount

@@ -21,13 +21,21 @@ from farebox.catalog.entitled import (
     combine,
     sources_of,
 )
+from farebox.catalog.license import granted
 from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
+from farebox.flows.burn_feature import begin_burn, plan_burns
 from farebox.flows.change_pool import write_books
-from farebox.flows.renew_entitlement import OVERRIDE, SUBSCRIPTION, renew_entitlement
+from farebox.flows.renew_entitlement import (
+    OVERRIDE,
+    SUBSCRIPTION,
+    renew_entitlement,
+    turn_period,
+)
 from farebox.ledger.account import ZERO
 from farebox.ledger.administer import NewRecurrence, change_policy
 from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Rollover
+from farebox.ledger.license import not_in_force
 from farebox.ledger.policy import Limit, LimitMode, Renewal
 from farebox.ledger.pool import Pool, PoolDefinition
 from farebox.money.rounding import exact
@@ -40,6 +48,7 @@ from farebox.postgres.book import read_books
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.draft import lock_organization
+from farebox.postgres.license import find_license
 from farebox.postgres.session import Pool as Connections
 from farebox.postgres.session import transaction, unbound
 
@@ -56,28 +65,48 @@ def effective(
     customer_key: str,
     now: datetime,
     subject: str | None = None,
+    *,
+    license: str | None = None,
 ) -> dict[str, Entitled]:
     """Return what a customer may use at `now`, by feature, those that it may not included.
 
-    subject: whose own access counts too; without, only what the whole customer bought.
+    subject: whose own access counts too; without, only what the whole customer bought. license: of
+    the customer; what it grants counts too, while it is in force.
     """
     sources: dict[str, list[Source]] = {}
     for row, plan in _running(connection, organization_id, customer_key, now):
         for one in sources_of(plan, row.key, row.ends_at):
             sources.setdefault(one.entitlement.feature, []).append(one)
     for access in store.access_of(connection, organization_id, customer_key, now):
-        if access.subject in (None, subject):
+        if access.feature_key is not None and access.subject in (None, subject):
             origin = Origin(
                 kind=OriginKind.PURCHASE, name=str(access.operation), ends_at=access.ends_at
             )
             given = Entitlement(feature=access.feature_key)
             one = Source(origin=origin, entitlement=given)
             sources.setdefault(access.feature_key, []).append(one)
+    for one in _licensed(connection, organization_id, customer_key, license, now):
+        sources.setdefault(one.entitlement.feature, []).append(one)
     overrides = store.overrides(connection, organization_id, customer_key, now)
     return {
         feature: combine(feature, sources.get(feature, ()), overrides.get(feature))
         for feature in sorted({*sources, *overrides})
     }
+
+
+def _licensed(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    key: str | None,
+    now: datetime,
+) -> list[Source]:
+    """Return what a license grants: nothing if it is another's, or not in force at `now`."""
+    row = None if key is None else find_license(connection, organization_id, key)
+    if row is None or row.license.customer != customer_key or not_in_force(row.term, now):
+        return []
+    origin = Origin(kind=OriginKind.LICENSE, name=row.license.key, ends_at=row.license.ends_at)
+    return [Source(origin=origin, entitlement=one) for one in granted(row.license)]
 
 
 def _running(
@@ -112,6 +141,15 @@ def sync_entitlements(
     }
     owner = customer.find_customer(connection, organization_id, customer_key)
     assert owner is not None, "a subscription has its customer"
+    burns = plan_burns(
+        connection,
+        organization_id,
+        customer_key,
+        metered,
+        [plan for _, plan in running.values()],
+        {feature: pool_id for feature, (pool_id, _) in standing.items()},
+        now,
+    )
     for feature in sorted({*metered, *standing}):
         one = metered.get(feature)
         if feature not in standing:
@@ -121,7 +159,9 @@ def sync_entitlements(
             )
         else:
             pool_id = standing[feature][0]
-        _fill(connection, organization_id, pool_id, one, running, now)
+        charged = burns.is_charged(feature)
+        _fill(connection, organization_id, pool_id, one, running, now, charged=charged)
+        begin_burn(connection, organization_id, pool_id, feature, burns)
 
 
 def sync_due(pool: Connections, now: datetime, span: timedelta, new_id: Callable[[], UUID]) -> int:
@@ -186,8 +226,13 @@ def _fill(
     entitled: Entitled | None,
     running: Mapping[str, tuple[SubscriptionRow, Plan]],
     now: datetime,
+    *,
+    charged: bool,
 ) -> None:
-    """Bring policy and recurring grants of a feature's pool to what was sold."""
+    """Bring policy and recurring grants of a feature's pool to what was sold.
+
+    charged: a plan charges what is used, and no invoice states what the pool counts.
+    """
     stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
     with exact():
         prepare(stated.book, now)
@@ -204,10 +249,14 @@ def _fill(
         return store.used_of(connection, organization_id, pool_id, numbers, since)
 
     definition = _definition(found[1], entitled, running)
+    if charged:
+        definition = msgspec.structs.replace(definition, subscription=None)
     with exact():
         if definition != found[1]:
             change_policy(book, definition.policy, now)
         renew_entitlement(book, wanted, mine, used, now)
+        if _length(definition) != _length(found[1]):
+            turn_period(book)
     if definition != found[1]:
         pools.put_definition(connection, organization_id, pool_id, definition)
     if book.changed:
@@ -223,14 +272,17 @@ def _definition(
     limit, currency, subscription = Limit(), None, None
     renewal = definition.policy.renewal
     if entitled is not None:
-        mode = LimitMode.OVERAGE if entitled.unlimited else _MODES[entitled.beyond]
-        price = None if entitled.unlimited else entitled.price
-        limit = Limit(mode=mode, price=price)
+        limit = Limit(mode=_MODES[entitled.beyond], price=entitled.price)
+        if entitled.unlimited:
+            limit = Limit(mode=LimitMode.UNLIMITED)
         owners = [one.subscription for one in entitled.origins if one.subscription in running]
         if owners:
             row, plan = running[owners[0] or ""]
             subscription, currency = row.key, plan.currency
             renewal = _renewal(row, plan)
+        elif any(one.kind is OriginKind.OVERRIDE for one in entitled.origins):
+            before = _goes_before(entitled.feature, running)
+            renewal = Renewal(anchor_day=renewal.anchor_day) if before is None else _months(before)
     policy = msgspec.structs.replace(
         definition.policy, limit=limit, currency=currency, renewal=renewal
     )
@@ -240,6 +292,15 @@ def _definition(
 def _renewal(row: SubscriptionRow, plan: Plan) -> Renewal:
     anchor = row.anchor_day or _local_day(row)
     return Renewal(unit=Unit(plan.interval.value), count=plan.interval_count, anchor_day=anchor)
+
+
+def _months(row: SubscriptionRow) -> Renewal:
+    """Return the months of an override, which turn when those of a subscription do."""
+    return Renewal(anchor_day=row.anchor_day or _local_day(row))
+
+
+def _length(definition: PoolDefinition) -> tuple[Unit, int]:
+    return definition.policy.renewal.unit, definition.policy.renewal.count
 
 
 def _local_day(row: SubscriptionRow) -> int:
@@ -282,23 +343,27 @@ def _in_step(
     asked: NewRecurrence, feature: str, running: Mapping[str, tuple[SubscriptionRow, Plan]]
 ) -> NewRecurrence:
     """Let the months of an override turn when those of the plan that it goes before do."""
-    brings = [
+    row = _goes_before(feature, running)
+    if row is None:
+        return asked
+    return msgspec.structs.replace(
+        asked, renewal=_months(row), timezone=row.timezone, starts_at=row.starts_at
+    )
+
+
+def _goes_before(
+    feature: str, running: Mapping[str, tuple[SubscriptionRow, Plan]]
+) -> SubscriptionRow | None:
+    """Return the subscription whose limit of a feature an override replaces, a plan's first."""
+    brings = (
         row
         for row, plan in sorted(running.values(), key=lambda one: one[1].add_on)
         if any(
             one.feature == feature and (one.limit is not None or one.unlimited)
             for one in plan.entitlements
         )
-    ]
-    if not brings:
-        return asked
-    row = brings[0]
-    return msgspec.structs.replace(
-        asked,
-        renewal=Renewal(anchor_day=row.anchor_day or _local_day(row)),
-        timezone=row.timezone,
-        starts_at=row.starts_at,
     )
+    return next(brings, None)
 
 
 def limits_of(entitled: Entitled) -> Decimal | None:

@@ -1,4 +1,4 @@
-"""Open an invoice line: its price, tiers, adjustments, quantities, and the events behind it."""
+"""Open an invoice line: its price, tiers, adjustments, quantities, and what is behind it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 from psycopg import Connection
 
+from farebox.flows.explain_pool import PoolExplained, explain_pool
 from farebox.flows.read_usage import MeterHistory, read_meters
 from farebox.invoicing.assemble import LineDetail
 from farebox.metering.reading import meter_dimensions
@@ -58,6 +59,12 @@ class LineExplained(Struct, frozen=True):
     line: LineRow
     detail: LineDetail
     events: EventPage
+    pool: PoolExplained | None = None
+
+    @property
+    def after(self) -> Place | None:
+        """Where the next page begins: of events, or of entries of a pool."""
+        return self.events.after if self.pool is None else self.pool.after
 
 
 def find_any(connection: Connection, organization_id: UUID, name: str | UUID) -> InvoiceRow | None:
@@ -90,7 +97,13 @@ def explain_line(
         if line.meter_key is not None:
             found = _members(connection, organization_id, row, line, line.meter_key, detail)
             events = _events(connection, organization_id, row, line, found, after, limit)
-    return LineExplained(row, line, detail, events)
+        opened = None
+        if detail.pool is not None:
+            span = line.segment_start, line.segment_end
+            opened = explain_pool(
+                connection, organization_id, detail.pool, span, row.currency, after, limit
+            )
+    return LineExplained(row, line, detail, events, opened)
 
 
 _Counted = tuple[Sequence[Member], MeterHistory]

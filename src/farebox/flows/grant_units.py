@@ -62,8 +62,9 @@ def _again(
     if digest is None or digest.hex != digest_of(asked):
         detail = f"the pool has a grant {asked.key!r} that is not this one"
         return Refusal(RefusalCode.GRANT_KEY_REUSED, detail)
+    book.adopt(found)
     prepare(book, now)  # it may have expired since; where the clock went back it is left as it was
-    return found if found.status is GrantStatus.CLOSED else book.grant_of(found.number)
+    return book.grant_of(found.number)
 
 
 def change_grant(

@@ -1,6 +1,6 @@
 """Take in the rows of a file: each once, in batches whose events and progress commit together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
@@ -13,6 +13,7 @@ from farebox.events.answer import Outcome
 from farebox.events.refusal import Rejection
 from farebox.flows.ingest import StaleCatalog, ingest_in
 from farebox.flows.load_book import load_book
+from farebox.flows.refuse_draw import POINTER, DrawRefusal
 from farebox.metering.book import MeterBook
 from farebox.metering.reading import ReadingRefusal
 from farebox.postgres import imports
@@ -139,11 +140,7 @@ class RowTaker:
                 connection, organization_id, events, book.revision, now, self._known_series
             )
             outcomes = ingested.outcomes
-            rejections += [
-                RejectionRow(number, Outcome.CONFLICT.value, "", _CONFLICT)
-                for (number, _), outcome in zip(prepared, outcomes, strict=True)
-                if outcome is Outcome.CONFLICT
-            ]
+            rejections += _refused([number for number, _ in prepared], outcomes)
             if rejections:
                 imports.add_rejections(connection, organization_id, record.import_id, rejections)
             if ingested.appended:
@@ -161,7 +158,7 @@ class RowTaker:
                 accepted=record.accepted + ingested.appended,
                 duplicates=record.duplicates + outcomes.count(Outcome.DUPLICATE),
                 conflicts=record.conflicts + outcomes.count(Outcome.CONFLICT),
-                rejected=record.rejected + len(rows) - len(prepared),
+                rejected=record.rejected + len(rows) - len(prepared) + _without_draw(outcomes),
                 updated_at=now,
             )
             imports.save_import(connection, organization_id, after)
@@ -201,6 +198,21 @@ def _prepare(
         else:
             prepared.append((one.row, found))
     return prepared, rejections
+
+
+def _refused(
+    numbers: Sequence[int], outcomes: Sequence[Outcome | DrawRefusal]
+) -> Iterator[RejectionRow]:
+    """Yield the rows that were read and are not in the stream as they say."""
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        if outcome is Outcome.CONFLICT:
+            yield RejectionRow(number, outcome.value, "", _CONFLICT)
+        elif isinstance(outcome, DrawRefusal):
+            yield RejectionRow(number, outcome.code.value, POINTER, outcome.message)
+
+
+def _without_draw(outcomes: Sequence[Outcome | DrawRefusal]) -> int:
+    return sum(isinstance(outcome, DrawRefusal) for outcome in outcomes)
 
 
 def _unreadable(row: int, refusal: ReadingRefusal) -> RejectionRow:

@@ -9,7 +9,8 @@ from msgspec import Struct
 from psycopg import AsyncConnection, Connection
 
 from farebox.events.answer import Outcome
-from farebox.postgres import stream
+from farebox.flows.refuse_draw import DrawRefusal, as_refusals, naming
+from farebox.postgres import draw_paid, stream
 from farebox.postgres.event_row import Prepared
 from farebox.postgres.stream import NewSeries
 
@@ -21,24 +22,28 @@ class StaleCatalog(Exception):
 class Ingested(Struct, frozen=True):
     """What became of each event, and what is committed with them."""
 
-    outcomes: list[Outcome]
+    outcomes: list[Outcome | DrawRefusal]
     first_sequence: int
     appended: int
     series: list[str]
 
 
 class _Attempt:
-    """The events of one call, ready for the database."""
+    """The events of one call, but for those at the places of `refused`, ready for the database."""
 
     def __init__(
         self,
         organization_id: UUID,
         events: Sequence[Prepared],
+        refused: Mapping[int, DrawRefusal],
         revision: int,
         now: datetime,
         known_series: set[str],
         may_know: bool,
     ) -> None:
+        self._refused = refused
+        if refused:
+            events = [event for place, event in enumerate(events) if place not in refused]
         self._events = events
         self._first_of, self._places = _first_of_each_key(events)
         self._new_series = _new_series(self._first_of, known_series)
@@ -65,7 +70,14 @@ class _Attempt:
             for one in self._new_series
             if not appended.known.keys() >= set(one.places)
         ]
-        return Ingested(outcomes, first, appended.count, committed)
+        return Ingested(self._with_refused(outcomes), first, appended.count, committed)
+
+    def _with_refused(self, outcomes: Sequence[Outcome]) -> list[Outcome | DrawRefusal]:
+        """Put what was refused back to its places."""
+        every: list[Outcome | DrawRefusal] = list(outcomes)
+        for place in sorted(self._refused):
+            every.insert(place, self._refused[place])
+        return every
 
     def _compare(self, known: Mapping[int, str]) -> list[Outcome]:
         """Compare each event with what is stored of its key by now, known or just appended."""
@@ -91,15 +103,22 @@ def ingest_in(
     known_series: set[str],
     *,
     may_know: bool = True,
+    own_draws: bool = False,
 ) -> Ingested:
     """Append the new ones among `events` and say of each what it was; order is kept.
 
     What is appended has gapless sequences; outside of a transaction it is one by itself.
     revision: of the catalog that read them; StaleCatalog is raised when a newer one is in force.
     known_series: ids that are committed already. may_know: whether events that are in the stream
-    already are to be expected; when they are not, and there is one, it takes longer.
+    already are to be expected; when they are not, and there is one, it takes longer. own_draws: the
+    draws that events name were made for them in this transaction, and need not be looked up.
     """
-    attempt = _Attempt(organization_id, events, revision, now, known_series, may_know)
+    named = [] if own_draws else naming(events)
+    refused: Mapping[int, DrawRefusal] = {}
+    if named:
+        call = draw_paid.refuse_call(organization_id, [events[place] for place in named])
+        refused = as_refusals(named, connection.execute(*call).fetchall())
+    attempt = _Attempt(organization_id, events, refused, revision, now, known_series, may_know)
     cursor = connection.execute(attempt.statement, attempt.parameters)
     return attempt.result(cursor.fetchone())
 
@@ -115,7 +134,13 @@ async def ingest(
     may_know: bool,
 ) -> Ingested:
     """As `ingest_in`, on a connection of an event loop, in a transaction by itself."""
-    attempt = _Attempt(organization_id, events, revision, now, known_series, may_know)
+    named = naming(events)
+    refused: Mapping[int, DrawRefusal] = {}
+    if named:
+        call = draw_paid.refuse_call(organization_id, [events[place] for place in named])
+        looked_up = await connection.execute(*call)
+        refused = as_refusals(named, await looked_up.fetchall())
+    attempt = _Attempt(organization_id, events, refused, revision, now, known_series, may_know)
     cursor = await connection.execute(attempt.statement, attempt.parameters)
     return attempt.result(await cursor.fetchone())
 

@@ -7,8 +7,9 @@ from uuid import UUID
 import msgspec
 from psycopg import Connection
 
+from farebox.catalog.feature_card import feature_cards, is_feature_card, version_of
 from farebox.catalog.meter import Alias
-from farebox.catalog.plan import RateCard
+from farebox.catalog.plan import Feature, RateCard
 from farebox.catalog.resolve import CardVersion
 from farebox.postgres import catalog
 from farebox.postgres.catalog import Kind
@@ -17,19 +18,36 @@ from farebox.postgres.catalog import Kind
 def card_histories(
     connection: Connection, organization_id: UUID, key: str | None = None
 ) -> Mapping[str, Sequence[CardVersion]]:
-    """Return the versions of each rate card, or of one, by key; the earliest first."""
+    """Return the versions of each rate card, or of one, by key; the earliest first.
+
+    Among them those that nobody writes, by which a meter uses up a feature.
+    """
+    if key is not None and is_feature_card(key):
+        return {key: [version_of(key)]}
     found: dict[str, list[CardVersion]] = defaultdict(list)
-    for one in catalog.versions(connection, organization_id, Kind.RATE_CARD, key):
-        card = msgspec.json.decode(one.definition, type=RateCard)
-        found[one.key].append(
+    if key is None:
+        for one in feature_cards(_meters_of_features(connection, organization_id)):
+            found[one].append(version_of(one))
+    for row in catalog.versions(connection, organization_id, Kind.RATE_CARD, key):
+        card = msgspec.json.decode(row.definition, type=RateCard)
+        found[row.key].append(
             CardVersion(
-                version=one.version,
-                effective_from=one.effective_from,
+                version=row.version,
+                effective_from=row.effective_from,
                 card=card,
-                published_at=one.published_at,
+                published_at=row.published_at,
             )
         )
     return found
+
+
+def _meters_of_features(connection: Connection, organization_id: UUID) -> set[str]:
+    """Return the meters that features name, or did: what burned by them stays burned."""
+    features = (
+        msgspec.json.decode(one.definition, type=Feature)
+        for one in catalog.versions(connection, organization_id, Kind.FEATURE)
+    )
+    return {one.meter for one in features if one.meter is not None}
 
 
 def aliases_of(connection: Connection, organization_id: UUID) -> dict[tuple[str, str], str]:

@@ -15,14 +15,16 @@ from msgspec.structs import replace
 from psycopg import Connection
 
 from farebox.access.id import Prefix, decode_numbered
+from farebox.catalog.feature_card import is_charged, is_feature_card
 from farebox.catalog.resolve import CardVersion, in_force
 from farebox.flows.burn_targets import burn_targets, card_at, serving_pools
-from farebox.flows.burn_usage import BurnNote, Part
+from farebox.flows.burn_usage import BELOW_ZERO, BurnNote, Part
 from farebox.flows.rate_periods import Terms
 from farebox.flows.reading_at import ReadingAt
 from farebox.ledger.decide import SKEW
 from farebox.postgres.burn import BurningPool
 from farebox.postgres.burn_place import burned_up_to, metered_draws, unburned_reason
+from farebox.postgres.draw_paid import draw_pays
 from farebox.postgres.pool import find_pool
 from farebox.rating.charge import RateCardVersion
 from farebox.rating.credit import credits_of
@@ -44,9 +46,10 @@ class PoolPlace(Struct, frozen=True, kw_only=True):
     """The pool that a reading reaches.
 
     units: what the reading by itself takes from it. rate_card: the version that says so; none where
-    no version of the card prices it. draw: the number of the operation, where it was found.
-    reason: why it burned nothing. alone: whether no plan charges it besides; one may, where an
-    event names a draw from a pool that its customer's usage does not burn.
+    no version of the card prices it, or where the pool is a feature's, which its meter uses up one
+    for one. draw: the number of the operation, where it was found. reason: why it burned nothing.
+    alone: whether no plan charges it besides; one may, where it only counts a feature that a plan
+    charges, or where an event names a draw from a pool that its customer's usage does not burn.
     """
 
     fate: BurnFate
@@ -84,35 +87,43 @@ def place_burn(
         ),
         None,
     )
-    drawn = _drawn(connection, organization_id, reading)
+    card = None if pool_id is None else card_at(serving.pools, pool_id, reading.time)
+    alone = card is not None and not is_charged(card)
+    drawn = _drawn(connection, organization_id, customer, reading)
     if drawn is not None:
-        return replace(drawn, alone=pool_id is not None)
-    if pool_id is None:
+        return replace(drawn, alone=alone)
+    if card is None:
         return None
     pool = next(one for one in serving.pools if one.pool_id == pool_id)
-    history = terms.cards.get(card_at(serving.pools, pool_id, reading.time), ())
+    history = terms.cards.get(card, ())
     dealt_with = burned_up_to(connection, organization_id)
     if reading.sequence is not None and reading.sequence <= dealt_with:
-        return _burned(connection, organization_id, terms, pool, history, reading)
+        burned = _burned(connection, organization_id, terms, pool, history, reading)
+        return replace(burned, alone=alone)
     rated = _rate(terms, in_force(history, reading.time), reading)
     return PoolPlace(
         fate=BurnFate.UNBURNED if rated.reason else BurnFate.BURNS_POOL,
-        pool_id=pool_id,
+        pool_id=pool.pool_id,
         pool=pool.key,
         units=rated.units,
         rate_card=rated.rate_card,
         reason=rated.reason,
+        alone=alone,
     )
 
 
-def _drawn(connection: Connection, organization_id: UUID, reading: ReadingAt) -> PoolPlace | None:
-    """Return the pool of the draw that the event names: it burns nothing again."""
+def _drawn(
+    connection: Connection, organization_id: UUID, customer: str, reading: ReadingAt
+) -> PoolPlace | None:
+    """Return the pool of the draw that the event names and that paid for this reading."""
     named = None if reading.draw is None else decode_numbered(Prefix.DRAW, reading.draw)
-    if named is None:
+    if named is None or reading.draw is None:
         return None
     pool_id, number = named
     pool = find_pool(connection, organization_id, pool_id=pool_id)
-    if pool is None:
+    if pool is None or not draw_pays(
+        connection, organization_id, reading.draw, customer, reading.subject, reading.time
+    ):
         return None
     return PoolPlace(fate=BurnFate.BURNED_POOL, pool_id=pool_id, pool=pool.key, draw=number)
 
@@ -149,14 +160,16 @@ def _burned(
             pool_id=pool.pool_id,
             pool=pool.key,
             units=rated.units,
-            rate_card=RateCardVersion(part.rate_card, part.version),
+            rate_card=rated.rate_card,
             draw=operation,
         )
     dimensions = _ENCODER.encode(dict(reading.dimensions)).decode()
-    reason = unburned_reason(
-        connection, organization_id, pool.pool_id, reading.meter, dimensions, reading.time
-    )
     rated = _rate(terms, in_force(history, reading.time), reading)
+    reason = rated.reason
+    if reason != BELOW_ZERO:
+        reason = unburned_reason(
+            connection, organization_id, pool.pool_id, reading.meter, dimensions, reading.time
+        )
     return PoolPlace(
         fate=BurnFate.BURNED_POOL if reason is None else BurnFate.UNBURNED,
         pool_id=pool.pool_id,
@@ -169,8 +182,10 @@ def _burned(
 
 def _holds(part: Part, reading: ReadingAt) -> bool:
     """Tell whether a reading may be in a part; of several, the one that is closest around it is."""
+    assert isinstance(reading.value, Decimal)
     return (
-        part.meter == reading.meter
+        reading.value >= 0
+        and part.meter == reading.meter
         and dict(part.dimensions) == dict(reading.dimensions)
         and part.first_time <= reading.time <= part.last_time
         and part.events > 0
@@ -192,7 +207,11 @@ def _rate(terms: Terms, version: CardVersion | None, reading: ReadingAt) -> _Rat
     price = next((one.price for one in rates if one.meter == reading.meter), None)
     usage = Usage(quantity=reading.value, dimensions=reading.dimensions, events=1)
     units = credits_of(price, usage, terms.aliases)
-    card = None if version is None else RateCardVersion(version.card.key, version.version)
+    card = None
+    if version is not None and not is_feature_card(version.card.key):
+        card = RateCardVersion(version.card.key, version.version)
     if isinstance(units, UnpricedReason):
         return _Rated(None, card, str(units))
+    if reading.value < 0:
+        return _Rated(None, card, BELOW_ZERO)
     return _Rated(units, card, None)

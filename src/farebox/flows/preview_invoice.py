@@ -8,9 +8,11 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from farebox.flows.due_periods import upcoming
+from farebox.flows.post_due import post_due
 from farebox.flows.rate_periods import Due, rate_periods, read_terms
 from farebox.invoicing.assemble import InvoiceBody
 from farebox.postgres import customer, stream
+from farebox.postgres.pool_use import pools_of_subscriptions
 from farebox.postgres.session import Pool, transaction
 
 
@@ -34,6 +36,9 @@ def preview_invoice(
     pool: Pool, organization_id: UUID, subscription_key: str, now: datetime
 ) -> Preview | PreviewCode:
     """Rate the period under way at `now`. Usage counts up to `now`, fees and minimums are whole."""
+    with transaction(pool, organization_id) as connection:
+        pools = pools_of_subscriptions(connection, organization_id, [subscription_key])
+    post_due(pool, organization_id, [pool_id for _, pool_id, _ in pools], now)
     with transaction(pool, organization_id, snapshot=True) as connection:
         row = customer.find_subscription(connection, organization_id, subscription_key)
         if row is None:

@@ -23,6 +23,7 @@ from farebox.postgres.book import read_books
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import find_subscription
 from farebox.postgres.draft import lock_organization
+from farebox.postgres.license import find_license
 from farebox.postgres.session import Pool as Connections
 from farebox.postgres.session import transaction
 
@@ -45,11 +46,18 @@ def put_pool(
 ) -> PutPool | Refusal | list[Problem]:
     """Open a pool, or change what it allows; `pool_id` is for a new one.
 
-    Its unit, customer, subject and time zone never change.
+    Its unit, customer, license, subject and time zone never change. The customer of a pool of a
+    license is that of the license.
     """
-    problems = check_pool(definition)
     with transaction(connections, organization_id) as connection:
         lock_organization(connection, organization_id)
+        definition, problems = _licensed(connection, organization_id, definition)
+        found = store.find_definition(connection, organization_id, definition.key)
+        if found is not None:
+            definition = _as_stored(connection, organization_id, *found, definition)
+            if definition == found[1]:  # whatever would be refused of it by now
+                return PutPool(found[0], definition, changed=False)
+        problems += check_pool(definition)
         timezone = "UTC"
         if definition.customer is not None:
             standing = standing_customers(connection, organization_id, [definition.customer])
@@ -62,7 +70,6 @@ def put_pool(
         problems += _rate_card(connection, organization_id, definition)
         if problems:
             return problems
-        found = store.find_definition(connection, organization_id, definition.key)
         if found is None:
             opened = Pool(
                 key=definition.key,
@@ -83,6 +90,37 @@ def put_pool(
         return _change(connection, organization_id, *found, definition, now)
 
 
+def _licensed(
+    connection: Connection, organization_id: UUID, definition: PoolDefinition
+) -> tuple[PoolDefinition, list[Problem]]:
+    """Return a definition with the customer of its license, and what is wrong with that."""
+    if definition.license is None:
+        return definition, []
+    found = find_license(connection, organization_id, definition.license)
+    whose = definition.customer
+    if found is not None and whose in (None, found.license.customer):
+        return structs.replace(definition, customer=found.license.customer), []
+    message = f"there is no license {definition.license!r}"
+    if found is not None or whose is not None:
+        message = f"the pool's customer has no license {definition.license!r}"
+    return definition, [Problem(PoolCode.LICENSE_UNKNOWN, "/license", message)]
+
+
+def _as_stored(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    before: PoolDefinition,
+    definition: PoolDefinition,
+) -> PoolDefinition:
+    """Return a definition without the time zone of its customer, with which it was shown."""
+    if before.timezone is None and definition.timezone is not None:
+        zone = store.timezone_of(connection, organization_id, pool_id)
+        if definition.timezone == zone:
+            return structs.replace(definition, timezone=None)
+    return definition
+
+
 def _change(
     connection: Connection,
     organization_id: UUID,
@@ -91,12 +129,6 @@ def _change(
     definition: PoolDefinition,
     now: datetime,
 ) -> PutPool | Refusal | list[Problem]:
-    if before.timezone is None and definition.timezone is not None:
-        zone = store.timezone_of(connection, organization_id, pool_id)
-        if definition.timezone == zone:  # it is put back as it was shown
-            definition = structs.replace(definition, timezone=None)
-    if before == definition:
-        return PutPool(pool_id, before, changed=False)
     problems = _fixed(before, definition)
     if problems:
         return problems
@@ -183,6 +215,6 @@ def _rate_card(
 def _fixed(before: PoolDefinition, after: PoolDefinition) -> list[Problem]:
     return [
         Problem(PoolCode.POOL_FIXED, f"/{name}", f"the {name} of a pool never changes")
-        for name in ("unit", "customer", "subject", "timezone")
+        for name in ("unit", "customer", "license", "subject", "timezone")
         if getattr(before, name) != getattr(after, name)
     ]

@@ -96,7 +96,7 @@ class Raising:
         counters = look.row.counters
         if alert is not None and is_of_old_period(rule, Firing(alert.period), counters.period):
             self._clear(alert, counters.period_start or look.seen.now, None, ClearedBy.PERIOD)
-        if rule.kind is AlertKind.BALANCE_BELOW:
+        if rule.kind is AlertKind.BALANCE_BELOW and not look.row.unlimited:
             for crossing in self._crossings(one):
                 point = crossing.point
                 self._turn(one, crossing.verdict, point.available, point.time, point.sequence)

@@ -109,7 +109,7 @@ def rate_periods(
     ]
     usages = _read_usages(connection, organization_id, terms, dues, plans, stretches)
     charges = _rate(terms, dues, plans, stretches, usages)
-    pools = _read_pools(connection, organization_id, dues)
+    pools = _read_pools(connection, organization_id, dues, plans)
     return [
         assemble(plan, due.kind, due.period, due.following, charges.get(position, []), uses)
         for position, (due, plan, uses) in enumerate(zip(dues, plans, pools, strict=True))
@@ -117,7 +117,7 @@ def rate_periods(
 
 
 def _read_pools(
-    connection: Connection, organization_id: UUID, dues: Sequence[Due]
+    connection: Connection, organization_id: UUID, dues: Sequence[Due], plans: Sequence[Plan]
 ) -> list[list[PoolUse]]:
     """Return what the pools of each due cost; they bill by when units moved."""
     targets = [
@@ -125,8 +125,9 @@ def _read_pools(
             due.subscription.key,
             due.period.start,
             due.until or due.period.end if due.kind is InvoiceKind.PERIOD else due.period.start,
+            plan.currency,
         )
-        for due in dues
+        for due, plan in zip(dues, plans, strict=True)
     ]
     return pool_uses(connection, organization_id, targets)
 

@@ -1,7 +1,7 @@
 """Recurring grants of a feature's pool: which end, which begin, with what a period has left."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import msgspec
@@ -13,7 +13,8 @@ from farebox.ledger.administer import (
     end_recurrence_at,
     void_grant,
 )
-from farebox.ledger.book import Book
+from farebox.ledger.book import PERIOD_TURNS, Book
+from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Recurrence
 from farebox.ledger.pool import cycle_of
 from farebox.period.calendar import day_at
@@ -111,7 +112,7 @@ def _begin(
     period, named = _running_period(book, asked, now), _named(book, asked, now)
     spent, counters = used(replaced, period.start), book.pool.counters
     if counters.period_start is not None and counters.period_start >= period.start:
-        spent += counters.overage
+        spent += counters.overage + counters.unlimited
     less = min(asked.amount, max(ZERO, spent - taken))
     if less == asked.amount:  # it begins with the next period
         start = asked.starts_at or now
@@ -140,3 +141,18 @@ def _running_period(book: Book, asked: NewRecurrence, now: datetime) -> Period:
     )
     assert found is not None, "it has begun"
     return found
+
+
+def resets_at(book: Book) -> datetime | None:
+    """Return when a limit comes anew; where there is none, when the pool counts anew."""
+    limits = (one.next_at for one in book.recurrences.values() if "/" in one.key)
+    times = [one for one in limits if one is not None]
+    return min(times, default=book.pool.counters.period_end)
+
+
+def turn_period(book: Book) -> None:
+    """End the period that is under way, for one of another length; it counts anew from now on."""
+    time = book.pool.as_of + timedelta(microseconds=1)  # right after what it counted
+    book.pool.counters.period_end = time
+    book.plan(time, PERIOD_TURNS)
+    prepare(book, time)

@@ -40,14 +40,21 @@ def resolve_feature(
     subject: str | None,
     now: datetime,
     new_id: Callable[[], UUID],
+    *,
+    license: str | None = None,
 ) -> Resolved | Refusal:
-    """Return what decides on a use of `feature` by a customer, or by the customer of `subject`."""
+    """Return what decides on a use of `feature` by a customer, or by the customer of `subject`.
+
+    license: of the customer; what it grants counts too, while it is in force.
+    """
     with transaction(pool, organization_id) as connection:
         key = customer or _customer_of(connection, organization_id, subject, now)
         if key is None or customers.find_customer(connection, organization_id, key) is None:
             detail = f"there is no customer {key!r}" if key else "nobody's subject asks"
             return Refusal(RefusalCode.CUSTOMER_UNKNOWN, detail)
-        entitled = effective(connection, organization_id, key, now, subject).get(feature)
+        entitled = effective(connection, organization_id, key, now, subject, license=license).get(
+            feature
+        )
         if entitled is None or not entitled.enabled:
             detail = f"nothing entitles customer {key!r} to {feature[:100]!r} now"
             return Refusal(RefusalCode.FEATURE_NOT_ENTITLED, detail)

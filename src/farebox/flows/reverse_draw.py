@@ -8,6 +8,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from farebox.flows.decide_pools import Asked, Outcome, Round, known_operations
+from farebox.flows.put_license import shorten_license
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer, Reverse
 from farebox.ledger.hold import Slice
@@ -17,6 +18,8 @@ from farebox.ledger.release import split_last
 from farebox.money.rounding import exact, exact_sum
 from farebox.postgres import entitlement
 from farebox.postgres.book import find_grants, read_books
+from farebox.postgres.draft import lock_organization
+from farebox.postgres.license import lock_pools
 from farebox.postgres.posting import posted
 from farebox.postgres.transfer import Entry, operation, undoing
 
@@ -34,6 +37,10 @@ def reverse_draw(
     note: str | None = None,
 ) -> Outcome:
     """Take back `amount` units of an operation that used them, none: all that is left of it."""
+    license = entitlement.find_license_bought(connection, organization_id, pool_id, number)
+    if license is not None:  # its pools change too, and all are locked in one order
+        lock_organization(connection, organization_id)
+        lock_pools(connection, organization_id, license, pool_id)
     books = read_books(connection, organization_id, [pool_id], lock=True)
     unknown = Refusal(RefusalCode.DRAW_UNKNOWN, "there is no draw of this id")
     if pool_id not in books:
@@ -68,7 +75,12 @@ def reverse_draw(
     outcome = decided.outcomes[0]
     if isinstance(outcome, Answer) and (amount is None or amount == _total(left)):
         # What the draw had bought goes back with it.
-        entitlement.revoke_access(connection, organization_id, pool_id, number, outcome.time)
+        bought = entitlement.revoke_access(
+            connection, organization_id, pool_id, number, outcome.time
+        )
+        if bought is not None and bought.license_key is not None:
+            term = bought.ends_at - bought.starts_at
+            shorten_license(connection, organization_id, bought.license_key, term, outcome.time)
     return outcome
 
 

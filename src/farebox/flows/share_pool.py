@@ -5,8 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from psycopg import Connection
 
 from farebox.catalog.problem import Problem
@@ -52,10 +51,11 @@ def share_pool(
 ) -> Shared | Refusal | list[Problem]:
     """Let a pool have these shares and no others, from the next decision on.
 
-    What was used in this period is counted for the shares as they are now; that of a share that is
-    taken away stays with the pool, and comes back with it. What it holds is settled as before.
+    What was used in this period is counted for the shares as they are now: a share that is moved
+    takes its own along. That of one that is taken away stays with those that it was part of, and
+    comes back with it. What it holds is settled as before.
     """
-    wanted = [Allotment(**msgspec.structs.asdict(one)) for one in shares]
+    wanted = [Allotment(**structs.asdict(one)) for one in shares]
     problems = check_shares(wanted)
     if problems:
         return problems
@@ -71,16 +71,21 @@ def share_pool(
     before = book.shares.by_key
     for one in wanted:
         earlier = before.get(one.key)
-        if earlier is None:
+        if earlier is None or earlier.removed:
             one.idle_since = time
         else:
             one.lent = earlier.lent
             one.used_at, one.idle_since = earlier.used_at, earlier.idle_since
-    book.shares = Shares(wanted)
+    removed = [
+        structs.replace(one, used=ZERO, beyond=ZERO, removed=True)
+        for one in before.values()
+        if one.key not in {each.key for each in wanted}
+    ]
+    book.shares = Shares([*wanted, *removed])
     book.pool_changed = True
     write_books(connection, organization_id, [stated])
     _recount(connection, organization_id, pool_id, book)
-    store.put_allotments(connection, organization_id, pool_id, wanted)
+    store.put_allotments(connection, organization_id, pool_id, [*wanted, *removed])
     return Shared(wanted)
 
 
@@ -91,7 +96,6 @@ def _recount(connection: Connection, organization_id: UUID, pool_id: UUID, book:
     for key, (used, beyond) in store.uses_since(
         connection, organization_id, pool_id, start
     ).items():
-        if key in shares.by_key:
-            for one in shares.path(key):
-                one.used += used
-                one.beyond += beyond
+        for one in shares.path(key):
+            one.used += used
+            one.beyond += beyond

@@ -20,6 +20,7 @@ from farebox.flows.resolve_feature import covers, is_overridden, offers_of
 from farebox.ledger.account import Account
 from farebox.ledger.book import Book
 from farebox.ledger.grant import Grant
+from farebox.ledger.policy import LimitMode
 from farebox.ledger.pool import Counters
 from farebox.ledger.reason import Reason
 from farebox.money.rounding import exact_sum
@@ -134,7 +135,8 @@ def tell_paid_ahead(pool_id: UUID, book: Book, grant: Grant) -> Notice:
     seen = Seen(
         now=pool.as_of,
         available=pool.available,
-        used=counters.used,
+        used=exact_sum([counters.used, -counters.unlimited]),
+        unlimited=pool.policy.limit.mode is LimitMode.UNLIMITED,
         beyond=exact_sum([counters.overage, counters.burst, owed]),
     )
     entry = GrantEntry(
@@ -201,8 +203,10 @@ def _grant_data(pool_id: UUID, currency: str | None, one: GrantEntry) -> dict[st
 
 
 def _exhausted(look: Look) -> Iterator[Told]:
-    """Yield where nothing was left; a rate limit is empty all the time, so it is not told."""
-    if look.summary is None or look.row.refilled or look.summary.least >= ANYTHING:
+    """Yield where nothing was left; a rate limit, or what is unlimited, is empty all the time."""
+    if look.summary is None or look.row.refilled or look.row.unlimited:
+        return
+    if look.summary.least >= ANYTHING:
         return
     points = pool_span.balance_points(
         look.connection, look.organization_id, look.span, ANYTHING, ANYTHING

@@ -29,6 +29,7 @@ from farebox.flows.decide_pools import Asked, decide_locked
 from farebox.flows.ingest import ingest_in
 from farebox.flows.load_book import meter_versions
 from farebox.flows.load_prices import aliases_of, card_histories
+from farebox.flows.serve_children import is_served, not_served
 from farebox.ledger.command import Answer, Command, Draw, Reserve, Settle
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.metering.book import MeterBook
@@ -78,15 +79,20 @@ class PricedUse(Struct, frozen=True):
 
     units: Decimal
     parts: tuple[UsePart, ...]
-    answer: Answer | Refusal | None
+    answer: Answer | Refusal
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A use that is asked for. seconds: hold it so long; settle: the hold that it settles."""
+    """A use that is asked for.
+
+    customer: who uses it; none says that it is nobody's but the subject's, whose ever that is.
+    seconds: hold it so long. settle: the hold that it settles.
+    """
 
     type: str
     data: Json
     subject: str | None
+    customer: str | None = None
     allotment: str | None = None
     key: str | None = None
     digest: str | None = None
@@ -110,8 +116,6 @@ def use_priced(
     pool_id: UUID,
     wanted: Wanted,
     now: datetime,
-    *,
-    only_price: bool = False,
 ) -> PricedUse | UseRefusal:
     """Price a use, ask the pool for it, and write its event where units were used for good.
 
@@ -129,8 +133,6 @@ def use_priced(
     event = _event(wanted, longest, longest, now)
     if isinstance(wrong := admit(0, event, organization_id.bytes, now), Rejection):
         return UseRefusal(wrong.code, wrong.message)
-    if only_price:
-        return PricedUse(priced.units, priced.parts, None)
     outcome: Answer | Refusal | None = _nothing_to_take(wanted, priced.units)
     if outcome is None:
         asked = [Asked(pool_id, _command(wanted, priced))]
@@ -140,6 +142,26 @@ def use_priced(
             connection, organization_id, pool_id, book, wanted, outcome, head.last_sequence
         )
     return PricedUse(priced.units, priced.parts, outcome)
+
+
+def try_use(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    wanted: Wanted,
+    now: datetime,
+) -> PricedUse | UseRefusal:
+    """Answer as `use_priced` would under a new key, and take all of it back.
+
+    What came to be and is gone has no number.
+    """
+    wanted = msgspec.structs.replace(wanted, key=None, digest=None)
+    with connection.transaction(force_rollback=True):
+        done = use_priced(connection, organization_id, pool_id, wanted, now)
+    if isinstance(done, UseRefusal) or isinstance(done.answer, Refusal):
+        return done
+    answer = msgspec.structs.replace(done.answer, operation=0, hold=None)
+    return msgspec.structs.replace(done, answer=answer)
 
 
 def _nothing_to_take(wanted: Wanted, units: Decimal) -> Refusal | None:
@@ -215,23 +237,29 @@ def _price(
             detail = f"rate card {key} has no rate for this use of {one.series.meter_key}"
             return UseRefusal(UseCode.EVENT_UNPRICED, detail)
         parts.append(part)
-    not_served = _not_served(connection, organization_id, pool_id, rated, now)
-    return not_served or _Priced(exact_sum([part.units for part in parts]), tuple(parts))
+    refusal = _not_served(connection, organization_id, pool_id, wanted.customer, rated, now)
+    return refusal or _Priced(exact_sum([part.units for part in parts]), tuple(parts))
 
 
 def _not_served(
     connection: Connection,
     organization_id: UUID,
     pool_id: UUID,
+    customer: str | None,
     rated: Sequence[Filed],
     now: datetime,
 ) -> UseRefusal | None:
     """Refuse what is used for a customer whom the pool does not serve: its bill charges it too."""
     pool = find_pool(connection, organization_id, pool_id=pool_id)
     assert pool is not None, "it has a rate card"
+    if customer is not None and not is_served(connection, organization_id, pool, customer, now):
+        return UseRefusal(RefusalCode.SUBJECT_NOT_SERVED, not_served(pool, customer).detail)
     for one in rated:
         series = one.series
         owner = series.customer or customer_at(connection, organization_id, series.subject, now)
+        if owner is not None and customer not in (None, owner):
+            detail = f"this use counts for another customer than {customer[:150]!r}"
+            return UseRefusal(RefusalCode.SUBJECT_NOT_SERVED, detail)
         if owner is None or owner == pool.customer:
             continue
         serving = serving_pools(connection, organization_id, [owner])
@@ -288,14 +316,23 @@ def _write_event(
     assert isinstance(admitted, Admitted)
     prepared = prepare(book, admitted)
     assert isinstance(prepared, Prepared), "the event was read before it was priced"
-    done = ingest_in(connection, organization_id, [prepared], book.revision, answer.time, set())
+    done = ingest_in(
+        connection,
+        organization_id,
+        [prepared],
+        book.revision,
+        answer.time,
+        set(),
+        own_draws=True,
+    )
     match done.outcomes[0]:
         case Outcome.DUPLICATE:
             return msgspec.structs.replace(answer, repeated=True)
         case Outcome.CONFLICT:
             detail = f"the key {wanted.key!r} was used for another request; take a new one"
             return Refusal(RefusalCode.IDEMPOTENCY_KEY_REUSED, detail)
-        case _:
+        case outcome:
+            assert outcome is Outcome.ACCEPTED, outcome
             return answer
 
 

@@ -1,30 +1,34 @@
-"""Access: a feature for a term, bought with units of a pool."""
+"""Access: a feature, or a license, for a term, bought with units of a pool."""
 
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
+from uuid import UUID
 
 from litestar import Response, Router, post
 from litestar.params import RawBody
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, structs
 from psycopg import Connection
 
 from farebox.access.id import Prefix, encode_numbered
 from farebox.access.key import Scope
 from farebox.catalog.code import CatalogCode
+from farebox.catalog.license import License
+from farebox.catalog.plan import Entitlement
 from farebox.flows.answer_once import Reply
-from farebox.flows.buy_access import buy_access
+from farebox.flows.buy_access import Bought, buy_access, buy_license
+from farebox.flows.put_license import LicenseCode
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use
-from farebox.http.decision import above_zero, note_text, text_of
+from farebox.http.decision import above_zero, amount_of, note_text, text_of
 from farebox.http.entitlements import require_known
 from farebox.http.helped_change import take_once
 from farebox.http.idempotency import IdempotencyKey, reply_with
 from farebox.http.operation import Example, describe
 from farebox.http.pools import visible_pool
-from farebox.http.problem import refused
+from farebox.http.problem import refused, refused_for
 from farebox.http.state import State
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres import catalog
@@ -33,13 +37,26 @@ from farebox.postgres.catalog import Kind
 _SECONDS_MAX = 86_400 * 366 * 10
 
 
-class AccessRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Buy `feature` for `seconds` with `amount` units of the pool, for one subject or for all.
+class LicenseAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A license to buy, or to prolong; of one that is there only the key has to be named."""
 
-    customer: whose access it is; none: that of the pool.
+    key: str
+    name: str = ""
+    subject: str | None = None
+    features: tuple[str, ...] = ()
+    entitlements: tuple[Entitlement, ...] = ()
+    metadata: dict[str, str] = {}
+
+
+class AccessRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Buy `feature`, or `license`, for `seconds` with `amount` units of the pool.
+
+    customer: whose it is; none: that of the pool. subject: who buys, and who alone has the feature;
+    none: all of the customer have it.
     """
 
-    feature: str
+    feature: str | None = None
+    license: LicenseAsked | None = None
     customer: str | None = None
     amount: Decimal
     seconds: Annotated[int, Meta(ge=1, le=_SECONDS_MAX)]
@@ -48,9 +65,14 @@ class AccessRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class AccessView(Struct, frozen=True, kw_only=True):
-    """Access that was bought; taking back its `draw` takes it back."""
+    """Access that was bought; taking back its `draw` takes it back.
 
-    feature: str
+    starts_at, ends_at: of what was bought; the term of a license that is prolonged begins at what
+    was its end.
+    """
+
+    feature: str | None
+    license: str | None
     subject: str | None
     starts_at: datetime
     ends_at: datetime
@@ -86,7 +108,7 @@ _NOT_ENOUGH = {
     sync_to_thread=True,
     operation_id="buy_access",
     opt=describe(
-        "Buy a feature for a term with units of a pool",
+        "Buy a feature, or a license, for a term with units of a pool",
         request=AccessRequest,
         answer=AccessView,
         status=201,
@@ -94,6 +116,9 @@ _NOT_ENOUGH = {
             HttpCode.NOT_FOUND,
             RefusalCode.POOL_UNKNOWN,
             CatalogCode.UNKNOWN_FEATURE,
+            LicenseCode.LICENSE_FIXED,
+            LicenseCode.LICENSE_REVOKED,
+            LicenseCode.LICENSE_ENDLESS,
             RefusalCode.INSUFFICIENT_BALANCE,
         ],
         examples=[
@@ -108,6 +133,16 @@ _NOT_ENOUGH = {
                 status=201,
             ),
             Example(
+                path="/v1/pools/acme-tokens/access",
+                body={
+                    "license": {"key": "ACME-LAB-3", "features": ["chat"]},
+                    "amount": "100",
+                    "seconds": 2592000,
+                    "subject": "acme-dev",
+                },
+                status=201,
+            ),
+            Example(
                 path="/v1/pools/chat:acme/access",
                 body={"feature": "chat", "amount": "2500", "seconds": 86400},
                 status=402,
@@ -116,7 +151,8 @@ _NOT_ENOUGH = {
         ],
         description=(
             "The draw and the access are one transaction. When the term is over the access is;"
-            " reversing the draw takes it back. A refusal is stored, and says in `help` what would"
+            " reversing the draw takes it back. A license that is there is prolonged, from its end"
+            " or, where it is over, from now. A refusal is stored, and says in `help` what would"
             " let it through."
         ),
     ),
@@ -132,42 +168,76 @@ def buy_one(
     asked, organization_id = read_body(body, AccessRequest), principal.organization_id
     amount, note = above_zero(asked.amount), note_text(asked.metadata)
     subject = text_of(asked.subject, "subject")
+    if (asked.feature is None) == (asked.license is None):
+        detail = "what is bought is a feature, or a license"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/feature")
     found = visible_pool(farebox, principal, key)
     customer = (found.customer or "") if asked.customer is None else asked.customer
 
     def act(connection: Connection) -> Reply | Refusal:
         require_known(connection, principal, customer)
-        if not catalog.versions(connection, organization_id, Kind.FEATURE, asked.feature):
-            detail = f"there is no feature {asked.feature[:150]!r}"
-            raise refused(CatalogCode.UNKNOWN_FEATURE, detail, pointer="/feature")
-        done = buy_access(
-            connection,
-            organization_id,
-            found.pool_id,
-            customer,
-            asked.feature,
-            amount,
-            asked.seconds,
-            farebox.clock(),
-            farebox.new_id(),
-            subject=subject,
-            note=note,
-        )
+        done = _buy(connection, farebox, organization_id, found.pool_id, customer, asked, note)
         if isinstance(done, Refusal):
             return done
-        draw = encode_numbered(Prefix.DRAW, found.pool_id, done.answer.operation)
         view = AccessView(
             feature=asked.feature,
-            subject=subject,
+            license=done.access.license_key,
+            subject=asked.subject,
             starts_at=done.access.starts_at,
             ends_at=done.access.ends_at,
-            draw=draw,
+            draw=encode_numbered(Prefix.DRAW, found.pool_id, done.answer.operation),
         )
         return reply_with(view, 201)
 
     path = f"POST /v1/pools/{key}/access"
     use = Use(feature=found.feature, customer=found.customer, subject=subject, amount=amount)
     return take_once(farebox, principal, idempotency_key, path, body, act, found, use)
+
+
+def _buy(
+    connection: Connection,
+    farebox: State,
+    organization_id: UUID,
+    pool_id: UUID,
+    customer: str,
+    asked: AccessRequest,
+    note: str | None,
+) -> Bought | Refusal:
+    """Buy what is asked for; raises Refused for what no units would buy."""
+    now, access_id, amount = farebox.clock(), farebox.new_id(), amount_of(asked.amount)
+    if asked.license is None:
+        feature = asked.feature or ""
+        if not catalog.versions(connection, organization_id, Kind.FEATURE, feature):
+            detail = f"there is no feature {feature[:150]!r}"
+            raise refused(CatalogCode.UNKNOWN_FEATURE, detail, pointer="/feature")
+        return buy_access(
+            connection,
+            organization_id,
+            pool_id,
+            customer,
+            feature,
+            amount,
+            asked.seconds,
+            now,
+            access_id,
+            subject=asked.subject,
+            note=note,
+        )
+    bought = buy_license(
+        connection,
+        organization_id,
+        pool_id,
+        License(customer=customer, **structs.asdict(asked.license)),
+        amount,
+        asked.seconds,
+        now,
+        access_id,
+        subject=asked.subject,
+        note=note,
+    )
+    if isinstance(bought, list):
+        raise refused_for(bought)
+    return bought
 
 
 routes = Router("/v1/pools", route_handlers=[buy_one], tags=["Entitlements"])

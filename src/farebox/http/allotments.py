@@ -63,7 +63,8 @@ class SharesAnswer(Struct, frozen=True):
         ],
         description=(
             "In force from the next decision on. A subject takes from the share that is named like"
-            " it or lists it. What a share has used in this period stays with it."
+            " it or lists it. What a share has used in this period stays with it; that of one that"
+            " is left out stays with the shares that it was part of."
         ),
     ),
 )
@@ -101,8 +102,8 @@ def list_all(farebox: State, principal: Principal, key: str) -> SharesAnswer:
     now = farebox.clock()
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         books = books_now(connection, organization_id, [found.pool_id], now)
-    shares = books[found.pool_id].shares.by_key
-    return SharesAnswer([share_view(shares[name], now) for name in sorted(shares)])
+    shares = books[found.pool_id].shares.present()
+    return SharesAnswer([share_view(one, now) for one in shares])
 
 
 routes = Router("/v1/pools", route_handlers=[put_all, list_all], tags=["Allotments"])

@@ -129,13 +129,14 @@ def key_refused(refusal: KeyRefusal) -> Refused:
     return refused(refusal, _MESSAGES[refusal], headers=_CHALLENGE)
 
 
-def scope_refused(scope: Scope) -> Refused:
-    """Return the 403 for a key that does not reach this far."""
-    return refused(KeyRefusal.SCOPE_MISSING, f"this API key has no scope {scope.value}")
+def scope_refused(*scopes: Scope) -> Refused:
+    """Return the 403 for a key that does not reach this far: it has none of these."""
+    named = " or ".join(scope.value for scope in scopes)
+    return refused(KeyRefusal.SCOPE_MISSING, f"this API key has no scope {named}")
 
 
-def requires(scope: Scope, *, customer_bound: bool = False) -> Guard:
-    """Return the guard of a route: a valid key with `scope`.
+def requires(*scopes: Scope, customer_bound: bool = False) -> Guard:
+    """Return the guard of a route: a valid key with one of `scopes`.
 
     customer_bound: keys of one customer may come in; the route then must show that customer only
     (`visible_customer`, `require_customer`). Without it such keys are refused.
@@ -151,8 +152,8 @@ def requires(scope: Scope, *, customer_bound: bool = False) -> Guard:
         )
         if isinstance(principal, KeyRefusal):
             raise key_refused(principal)
-        if not principal.allows(scope):
-            raise scope_refused(scope)
+        if not any(principal.allows(scope) for scope in scopes):
+            raise scope_refused(*scopes)
         if principal.customer_key is not None and not customer_bound:
             detail = "this API key belongs to one customer and does not reach this far"
             raise refused(HttpCode.CUSTOMER_KEY_REFUSED, detail)

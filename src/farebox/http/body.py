@@ -1,7 +1,9 @@
 """Bodies into values: exact numbers, every fault named by code and pointer, nothing guessed."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from json import JSONDecoder
 from typing import Any, Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -27,7 +29,7 @@ class _Keyed(Protocol):
 
 
 def read_json(body: bytes) -> dict[str, Json]:
-    """Return the JSON object that a body holds; raises Refused."""
+    """Return the JSON object that a body holds, no member in it given twice; raises Refused."""
     try:
         value = decode_json(body)
     except NotUtf8 as error:
@@ -39,7 +41,24 @@ def read_json(body: bytes) -> dict[str, Json]:
     fault = content_fault(value)
     if fault is not None:
         raise refused_for([Problem(fault.code, fault.pointer, fault.message)])
+    refuse_repeated(body)
     return value
+
+
+def refuse_repeated(body: bytes) -> None:
+    """Raise Refused where an object of a JSON text has a member twice: which one is meant?"""
+    _PAIRS.decode(body.decode("utf-8-sig"))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
+    name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+    raise refused(RequestCode.MALFORMED_JSON, f"the member {name[:100]!r} is there twice")
+
+
+# Numbers are passed over as text: how long one may be is not judged here.
+_PAIRS = JSONDecoder(object_pairs_hook=_once, parse_float=str, parse_int=str)
 
 
 def read_as(members: dict[str, Json], kind: type[Value], at: str = "") -> Value:

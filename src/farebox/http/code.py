@@ -19,6 +19,7 @@ from farebox.flows.edit_draft import EditCode
 from farebox.flows.move_subject import MoveCode
 from farebox.flows.preview_invoice import PreviewCode
 from farebox.flows.put_customer import SubjectCode
+from farebox.flows.put_license import LicenseCode
 from farebox.flows.put_subscription import SubscriptionCode
 from farebox.flows.query_usage import UsageCode
 from farebox.flows.use_priced import UseCode
@@ -62,6 +63,7 @@ ENUMS: tuple[type[StrEnum], ...] = (
     SubjectCode,
     MoveCode,
     SubscriptionCode,
+    LicenseCode,
     IdempotencyCode,
     UsageCode,
     PreviewCode,
@@ -116,6 +118,11 @@ _STATUS: Mapping[str, int] = {
     RequestCode.MALFORMED_JSON: 400,
     RequestCode.BATCH_TOO_LARGE: 413,
     RefusalCode.POOL_UNKNOWN: 404,
+    RefusalCode.LICENSE_UNKNOWN: 404,
+    RefusalCode.LICENSE_REVOKED: 409,
+    RefusalCode.LICENSE_NOT_BEGUN: 409,
+    RefusalCode.LICENSE_OVER: 409,
+    LicenseCode.LICENSE_FIXED: 409,
     RefusalCode.FEATURE_NOT_ENTITLED: 403,
     RefusalCode.CLOCK_WENT_BACK: 503,
     RefusalCode.POOL_CLOSED: 409,

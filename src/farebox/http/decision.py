@@ -14,13 +14,14 @@ from msgspec import Struct
 from farebox.access.id import Prefix, encode_numbered
 from farebox.catalog.cover import Cover
 from farebox.catalog.number import NumberCode, number_of
-from farebox.http.body import read_body
+from farebox.http.body import read_body, refuse_repeated
 from farebox.http.code import HttpCode, status_of
 from farebox.http.problem import ProblemDetails, Refused, problem_details, refused
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer, Command, Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.money.rounding import EXACT
+from farebox.postgres.pool import PoolKey
 
 TEXT_MAX = 256
 _NOTE_MAX = 4096
@@ -35,8 +36,10 @@ class HoldAsked(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class AuthorizeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """May `subject` take `amount` units of `pool`, or use so much of `feature`?
 
+    license: in place of a pool, that of this license; of several the one with `unit`. Beside a
+    feature it is the license under which it is asked for.
     customer: whose entitlement to the feature counts; without it, that of the subject's customer.
-    Beside a pool it is whose pool it must be.
+    Beside a pool it must be one that the pool serves.
     unit: refused if the pool holds another. hold: set them aside instead of taking them for good.
     key: sent again with the same body, units move once (`Idempotency-Key` does as well).
     allotment: the share to take from; without it, that of the subject. metadata: kept with it.
@@ -44,6 +47,7 @@ class AuthorizeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     amount: Decimal
     pool: str | None = None
+    license: str | None = None
     feature: str | None = None
     customer: str | None = None
     unit: str | None = None
@@ -164,9 +168,15 @@ def _decode(decoder: "msgspec.json.Decoder[Value]", body: bytes, kind: type[Valu
     if _NO_NUMERAL.search(body) or (b"\\u00" in body and _ESCAPED.search(body)):
         return read_body(body, kind)  # it names what is wrong, if anything is
     try:
-        return decoder.decode(body)
+        value = decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return read_body(body, kind)  # it says what is wrong, and where
+    # Each member has a colon. Where there are more of them than members that say something, a
+    # text has one, or there are objects inside, or a member is there twice. The count is cheap.
+    said = msgspec.structs.astuple(value)
+    if body.count(b":") > len(said) - said.count(None):
+        refuse_repeated(body)
+    return value
 
 
 def command_of(request: AuthorizeRequest, key: str | None) -> Command:
@@ -201,6 +211,14 @@ def command_of(request: AuthorizeRequest, key: str | None) -> Command:
         digest=digest,
         note=note,
     )
+
+
+def for_customer(command: Command, request: AuthorizeRequest, pool: PoolKey) -> Command:
+    """Tell a request for a child of the pool's customer from one for another under its key."""
+    if command.digest is None or request.customer in (None, pool.customer):
+        return command
+    digest = digest_of((command.digest, request.customer))
+    return msgspec.structs.replace(command, digest=digest)
 
 
 def hold_command(verb: str, number: int, body: bytes, key: str | None) -> Command:
@@ -266,7 +284,10 @@ def text_of(value: str | None, name: str) -> str | None:
 
 
 def key_of(said: str | None, header: str | None) -> str | None:
-    """Return the key of a request, that of its body before that of its header; raises Refused."""
+    """Return the key of a request, from its body or its header; raises Refused."""
+    if None not in (said, header) and said != header:
+        detail = "the body says one key and the header Idempotency-Key another; send one"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/key")
     key = header if said is None else said
     if key is not None and not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
         detail = "an idempotency key has 1 to 255 printable ASCII characters"

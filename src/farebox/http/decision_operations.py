@@ -16,6 +16,9 @@ from farebox.ledger.refusal import RefusalCode
 _ALWAYS = [RefusalCode.CLOCK_WENT_BACK, HttpCode.OVERLOADED]
 _TAKING = [
     RefusalCode.POOL_CLOSED,
+    RefusalCode.LICENSE_REVOKED,
+    RefusalCode.LICENSE_NOT_BEGUN,
+    RefusalCode.LICENSE_OVER,
     RefusalCode.ALLOTMENT_UNKNOWN,
     RefusalCode.ALLOTMENT_MISSING,
     RefusalCode.ALLOTMENT_NOT_IN_FORCE,
@@ -45,6 +48,8 @@ OPERATIONS = (
             answer=Granted,
             codes=[
                 RefusalCode.POOL_UNKNOWN,
+                RefusalCode.LICENSE_UNKNOWN,
+                RefusalCode.LICENSE_POOL_AMBIGUOUS,
                 RefusalCode.AMOUNT_INVALID,
                 RefusalCode.UNIT_MISMATCH,
                 RefusalCode.IDEMPOTENCY_KEY_REUSED,
@@ -75,7 +80,7 @@ OPERATIONS = (
                         "amount": "120",
                         "covered": "120",
                         "beyond": {},
-                        "available": "100780",
+                        "available": "100680",
                         "over_limit": False,
                         "time": "2026-10-01T00:00:00Z",
                         "hold": None,
@@ -87,6 +92,10 @@ OPERATIONS = (
                     path="/v1/authorize",
                     body={"pool": "acme-tokens", "amount": "9000000", "subject": "acme-dev"},
                     status=402,
+                ),
+                Example(
+                    path="/v1/authorize",
+                    body={"license": "ACME-7F3K-22QX", "feature": "chat", "amount": "1"},
                 ),
                 Example(
                     path="/v1/authorize",

@@ -27,6 +27,7 @@ from farebox.http.decision import (
     Granted,
     command_of,
     decision_problem,
+    for_customer,
     granted,
     hold_command,
     read_request,
@@ -70,6 +71,9 @@ class DecisionsEndpoint:
         if path == AUTHORIZE:
             status, kind, content = await self._authorize(principal, body, key)
         elif path == BATCH:
+            if key is not None:
+                detail = "each request of a batch has a key of its own, in the body"
+                raise refused(HttpCode.IDEMPOTENCY_KEY_INVALID, detail)
             status, kind, content = await self._batch(principal, body)
         else:
             status, kind, content = await self._hold(principal, path, body, key)
@@ -83,6 +87,7 @@ class DecisionsEndpoint:
             return _sent(await self._refused(principal, request, None, target))
         if target.pool is None:
             return _sent(self._simply_on(target, request))
+        command = for_customer(command, request, target.pool)
         decider = self._farebox.intake.decider(principal.organization_id)
         outcome = (await decider.decide((Asked(target.pool.pool_id, command),)))[0]
         if isinstance(outcome, Refusal):
@@ -141,6 +146,7 @@ class DecisionsEndpoint:
             elif target.pool is None:
                 answers[place] = self._simply_on(target, request)
             else:
+                command = for_customer(command, request, target.pool)
                 asked.append(Asked(target.pool.pool_id, command))
                 places.append((place, target.pool))
         decider = self._farebox.intake.decider(principal.organization_id)

@@ -14,18 +14,22 @@ from farebox.catalog.code import CatalogCode
 from farebox.catalog.entitled import Entitled, EntitledKind, Origin, Override
 from farebox.flows.entitle import effective, limits_of, sync_entitlements
 from farebox.flows.read_pool import books_now
+from farebox.flows.renew_entitlement import resets_at
 from farebox.http.authenticate import Principal, require_customer, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
+from farebox.http.licenses import license_unknown
 from farebox.http.operation import Example, describe
 from farebox.http.problem import refused
 from farebox.http.state import State
 from farebox.ledger.account import Account
 from farebox.ledger.book import Book
+from farebox.ledger.refusal import RefusalCode
 from farebox.postgres import catalog, entitlement
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import find_customer
 from farebox.postgres.draft import lock_organization
+from farebox.postgres.license import find_license
 from farebox.postgres.session import transaction
 
 
@@ -61,11 +65,20 @@ def require_known(connection: Connection, principal: Principal, key: str) -> Non
 
 
 def _views(
-    connection: Connection, principal: Principal, key: str, subject: str | None, now: datetime
+    connection: Connection,
+    principal: Principal,
+    key: str,
+    subject: str | None,
+    now: datetime,
+    license: str | None = None,
 ) -> list[EntitlementView]:
     organization_id = principal.organization_id
     require_known(connection, principal, key)
-    entitled = effective(connection, organization_id, key, now, subject)
+    if license is not None:
+        found = find_license(connection, organization_id, license)
+        if found is None or found.license.customer != key:
+            raise license_unknown(license)
+    entitled = effective(connection, organization_id, key, now, subject, license=license)
     pools = entitlement.pools_of_features(connection, organization_id, key)
     ids = [pools[feature][0] for feature in entitled if feature in pools]
     books = books_now(connection, organization_id, ids, now)
@@ -99,7 +112,7 @@ def _view(one: Entitled, book: Book | None) -> EntitlementView:
         used=counters.used,
         remaining=None if one.unlimited else book.pool.balances[Account.GRANT],
         overage=counters.overage,
-        resets_at=counters.period_end,
+        resets_at=resets_at(book),
         pool=book.pool.key,
         origins=one.origins,
     )
@@ -118,17 +131,24 @@ def _one(views: Sequence[EntitlementView], feature: str) -> EntitlementView:
     opt=describe(
         "List what a customer may use now, and what is left of it",
         answer=list[EntitlementView],
-        codes=[HttpCode.NOT_FOUND],
+        codes=[HttpCode.NOT_FOUND, RefusalCode.LICENSE_UNKNOWN],
         examples=[Example(path=_CUSTOMER)],
-        description="With `subject`, what was bought for that subject alone counts too.",
+        description=(
+            "With `subject`, what was bought for that subject alone counts too; with `license`,"
+            " what that license grants while it is in force."
+        ),
     ),
 )
 def list_all(
-    farebox: State, principal: Principal, key: str, subject: str | None = None
+    farebox: State,
+    principal: Principal,
+    key: str,
+    subject: str | None = None,
+    license: str | None = None,
 ) -> list[EntitlementView]:
     """List entitlements."""
     with transaction(farebox.pool, principal.organization_id, snapshot=True) as connection:
-        return _views(connection, principal, key, subject, farebox.clock())
+        return _views(connection, principal, key, subject, farebox.clock(), license)
 
 
 @get(
@@ -163,11 +183,16 @@ def list_all(
     ),
 )
 def get_one(
-    farebox: State, principal: Principal, key: str, feature: str, subject: str | None = None
+    farebox: State,
+    principal: Principal,
+    key: str,
+    feature: str,
+    subject: str | None = None,
+    license: str | None = None,
 ) -> EntitlementView:
     """Read one entitlement."""
     with transaction(farebox.pool, principal.organization_id, snapshot=True) as connection:
-        views = _views(connection, principal, key, subject, farebox.clock())
+        views = _views(connection, principal, key, subject, farebox.clock(), license)
     return _one(views, feature)
 
 

@@ -21,6 +21,7 @@ from farebox.events.answer import Answer, Outcome, answer_event, answer_rejectio
 from farebox.events.decode import BATCH, LENIENT, NDJSON, STRUCTURED, decode
 from farebox.events.media_type import parse_media_type
 from farebox.events.refusal import Malformed, Rejection, RequestCode, pointer_to
+from farebox.flows.refuse_draw import POINTER, DrawRefusal
 from farebox.http.authenticate import KeyMemory, Principal
 from farebox.http.code import HttpCode
 from farebox.http.operation import Example, Operation
@@ -109,10 +110,12 @@ class EventsEndpoint:
         if admitted:
             taken = await farebox.intake.committer(organization_id).append(admitted)
             for index, stored, outcome in zip(places, admitted, taken, strict=True):
-                if isinstance(outcome, ReadingRefusal):
+                if isinstance(outcome, Outcome):
+                    answers[index] = answer_event(index, stored.event, outcome)  # type: ignore[arg-type]
+                elif isinstance(outcome, ReadingRefusal):
                     answers[index] = _answer_reading(index, stored, outcome)
                 else:
-                    answers[index] = answer_event(index, stored.event, outcome)  # type: ignore[arg-type]
+                    answers[index] = _answer_draw(index, stored, outcome)
         return answers
 
 
@@ -187,6 +190,11 @@ def _answer_reading(index: int, admitted: Admitted, refusal: ReadingRefusal) -> 
     return Answer(
         index, event.id, event.source, Outcome.REJECTED, refusal.code.value, pointer, message
     )
+
+
+def _answer_draw(index: int, admitted: Admitted, refusal: DrawRefusal) -> Answer:
+    event, code = admitted.event, refusal.code.value
+    return Answer(index, event.id, event.source, Outcome.REJECTED, code, POINTER, refusal.message)
 
 
 _EVENT = {

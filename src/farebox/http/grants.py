@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 from litestar import Response, Router, get, post, put
 from litestar.params import RawBody
@@ -9,9 +10,10 @@ from psycopg import Connection
 
 from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope
+from farebox.catalog.rule import KEY
 from farebox.flows.answer_once import Reply
 from farebox.flows.grant_units import change_grant, grant_units, recur, stop_recurring
-from farebox.flows.read_pool import books_now
+from farebox.flows.read_pool import books_now, grants_now
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body, read_keyed
 from farebox.http.code import HttpCode
@@ -31,7 +33,7 @@ from farebox.http.state import State
 from farebox.ledger.administer import NewGrant, NewRecurrence
 from farebox.ledger.pool_check import PoolCode, check_grant, check_recurrence
 from farebox.ledger.refusal import Refusal, RefusalCode
-from farebox.postgres.book import list_grants
+from farebox.postgres.book import grant_by_key
 from farebox.postgres.pool import find_definition
 from farebox.postgres.session import transaction
 
@@ -155,19 +157,32 @@ def list_all(
 ) -> Page[GrantView]:
     """List grants, closed ones too."""
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
-    before = before_number(cursor)
-    with transaction(farebox.pool, organization_id, snapshot=True) as connection:
-        grants = list_grants(
-            connection, organization_id, found.pool_id, before=before, limit=limit + 1
-        )
-        books = books_now(connection, organization_id, [found.pool_id], farebox.clock())
-    # What is due is made true first, so that one that has expired does not look open.
-    standing = {one.number: one for one in books[found.pool_id].changes().grants}
+    grants = grants_now(
+        farebox.pool,
+        organization_id,
+        found.pool_id,
+        farebox.clock(),
+        before=before_number(cursor),
+        limit=limit + 1,
+    )
     return page_of(
-        [grant_view(found.pool_id, standing.get(one.number, one)) for one in grants],
+        [grant_view(found.pool_id, one) for one in grants],
         limit,
         lambda view: [view.id.rpartition("_")[2]],
     )
+
+
+def _number_of(connection: Connection, organization_id: UUID, pool_id: UUID, name: str) -> int:
+    """Return the number of the grant with this id or key; raises Refused."""
+    named = decode_numbered(Prefix.GRANT, name)
+    if named is not None and named[0] == pool_id:
+        return named[1]
+    found = None
+    if KEY.fullmatch(name) is not None:
+        found = grant_by_key(connection, organization_id, pool_id, name)
+    if found is None:
+        raise refused(RefusalCode.GRANT_UNKNOWN, "there is no such grant in this pool")
+    return found.number
 
 
 def _changing(verb: str, summary: str, description: str) -> Callable[..., Any]:
@@ -192,7 +207,7 @@ def _changing(verb: str, summary: str, description: str) -> Callable[..., Any]:
                     status=404,
                 )
             ],
-            description=description,
+            description=f"{description} The grant is named by its id or by its key.",
         ),
     )
     def change(
@@ -205,14 +220,10 @@ def _changing(verb: str, summary: str, description: str) -> Callable[..., Any]:
     ) -> Response[bytes]:
         """Change a grant."""
         found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
-        named = decode_numbered(Prefix.GRANT, grant)
-        if named is None or named[0] != found.pool_id:
-            raise refused(RefusalCode.GRANT_UNKNOWN, "there is no such grant in this pool")
 
         def act(connection: Connection) -> Reply:
-            done = change_grant(
-                connection, organization_id, found.pool_id, named[1], verb, farebox.clock()
-            )
+            scope = connection, organization_id, found.pool_id
+            done = change_grant(*scope, _number_of(*scope, grant), verb, farebox.clock())
             if isinstance(done, Refusal):
                 raise refused_by(key, done)
             return reply_with(grant_view(found.pool_id, done))
@@ -235,7 +246,8 @@ fail_one = _changing(
 void_one = _changing(
     "void",
     "Take back what is left of a grant",
-    "What of it is held goes when it comes back; what was used stays used.",
+    "What of it is held, or was drawn and is taken back, goes too when it comes back, and is"
+    " refunded like the rest where it was bought on invoice; what was used stays used.",
 )
 expire_one = _changing("expire", "Let a grant expire now", "As if its time had come.")
 

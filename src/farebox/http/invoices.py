@@ -31,6 +31,7 @@ from farebox.http.page import (
     encode_cursor,
     page_of,
 )
+from farebox.http.pool_line import PoolLineView, pool_line, pool_price
 from farebox.http.problem import Refused, refused
 from farebox.http.span import instant, number
 from farebox.http.state import State
@@ -121,7 +122,8 @@ class LineExplanation(Struct, frozen=True, kw_only=True):
     """What a line was made from.
 
     usage: quantities by dimension, the parts that add up to `rated`, and the adjustments that lead
-    from there to the exact amount, each with its reason. events: in the order of their time.
+    from there to the exact amount, each with its reason. events: in the order of their time. pool:
+    of a line of a pool, which has no usage and no events.
     """
 
     invoice: InvoiceView
@@ -129,6 +131,7 @@ class LineExplanation(Struct, frozen=True, kw_only=True):
     timing: Timing | None
     price: Price | None
     usage: ChargeLine | None
+    pool: PoolLineView | None
     events: list[LineEvent]
     next_cursor: str | None
 
@@ -205,13 +208,15 @@ def get_one(farebox: State, principal: Principal, name: str) -> InvoiceWithLines
     sync_to_thread=True,
     operation_id="explain_line",
     opt=describe(
-        "Open a line: price, tiers, adjustments, quantities, events",
+        "Open a line: price, tiers, adjustments, quantities, events, or a pool's entries",
         answer=LineExplanation,
         codes=[HttpCode.NOT_FOUND],
         examples=[Example(path="/v1/invoices/INV-000001/lines/1/explain", status=404)],
         description=(
             "The events are those the line counts: of its segment, received before the invoice"
-            " was written. A page may hold fewer than `limit` and still have a next one."
+            " was written. A page may hold fewer than `limit` and still have a next one. The line"
+            " of a pool has `pool`: episodes beyond the grants, or the grant that was bought, and"
+            " a page of its entries in the ledger."
         ),
     ),
 )
@@ -239,10 +244,11 @@ def explain(
         invoice=view_of(found.invoice),
         line=_line(found.line),
         timing=found.detail.timing,
-        price=found.detail.price,
+        price=found.detail.price or pool_price(found.detail.pool),
         usage=found.detail.charge,
+        pool=None if found.pool is None else pool_line(found.pool),
         events=list(found.events.events),
-        next_cursor=cursor_at(found.events.after),
+        next_cursor=cursor_at(found.after),
     )
 
 

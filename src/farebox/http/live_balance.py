@@ -19,7 +19,7 @@ from farebox.flows.read_pool import books_now
 from farebox.http.pool_capacity import capacity_of
 from farebox.http.pool_view import PeriodView
 from farebox.ledger.account import Account
-from farebox.ledger.pool import Counters
+from farebox.ledger.book import Book
 from farebox.postgres.pool_balance import BalanceRow, moved_balances
 from farebox.postgres.session import Pool, transaction
 
@@ -186,13 +186,8 @@ class LiveBalances:
                 behind = [row.pool_id for row in rows if row.is_behind(now)]
                 books = books_now(connection, organization_id, behind, now) if behind else {}
             for row in rows:
-                book = books.get(row.pool_id)
-                counters, balances = (
-                    (row.counters, None)
-                    if book is None
-                    else (book.pool.counters, book.pool.balances)
-                )
-                found[organization_id, row.pool_id] = _event(row, counters, balances, now)
+                event = _event(row, books.get(row.pool_id), now)
+                found[organization_id, row.pool_id] = event
         return found
 
 
@@ -205,10 +200,9 @@ async def _either(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _event(
-    row: BalanceRow, counters: Counters, balances: Mapping[Account, Decimal] | None, now: datetime
-) -> BalanceEvent:
-    """Return the event of a pool; `balances` where the row does not tell all yet."""
+def _event(row: BalanceRow, book: Book | None, now: datetime) -> BalanceEvent:
+    """Return the event of a pool; `book` where the row does not tell all yet."""
+    counters = row.counters if book is None else book.pool.counters
     told = {
         Account.GRANT: row.available,
         Account.HELD: row.held,
@@ -216,7 +210,7 @@ def _event(
         Account.OVERDRAFT: row.overdraft,
         Account.OVERAGE: row.overage,
         Account.BURST: row.burst,
-        **({} if balances is None else balances),
+        **({} if book is None else book.pool.balances),
     }
     return BalanceEvent(
         pool=row.key,
@@ -242,6 +236,6 @@ def _event(
             spend=counters.spend,
             top_ups=counters.top_ups,
         ),
-        next_change_at=row.next_due,
+        next_change_at=row.next_due if book is None else book.next_due,
         as_of=now,
     )

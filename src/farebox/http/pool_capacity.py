@@ -2,21 +2,18 @@
 
 from decimal import Decimal
 
-from farebox.ledger.account import ZERO
 from farebox.ledger.policy import Refill
 from farebox.ledger.pool import Counters
-from farebox.money.rounding import EXACT, exact_sum
+from farebox.ledger.pool import capacity_of as capacity_of_grants
 
 
 def capacity_of(
     available: Decimal, overdraft: Decimal, counters: Counters, refill: Refill | None
 ) -> Decimal:
-    """Return what is available and what was taken from grants in this period, together.
+    """Return how many units a pool has, or had, to give in the period under way.
 
-    Grants that are used up are in it, those that expired are not. overdraft: what is borrowed, as a
-    positive number. A pool that units flow into holds at most its capacity, however much it gave.
+    A pool that units flow into holds at most its capacity, however much it gave.
     """
     if refill is not None:
         return refill.capacity
-    beyond = exact_sum((counters.overage, counters.burst, overdraft))
-    return EXACT.add(available, max(ZERO, EXACT.subtract(counters.used, beyond)))
+    return capacity_of_grants(available, overdraft, counters)

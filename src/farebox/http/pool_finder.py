@@ -1,4 +1,4 @@
-"""Which pool a request for a decision means: named, or through a feature; briefly remembered."""
+"""Which pool a request for a decision means, however it names it; briefly remembered."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,13 +12,16 @@ from msgspec import Struct
 
 from farebox.catalog.cover import Cover
 from farebox.flows.resolve_feature import Resolved, resolve_feature
+from farebox.flows.serve_children import is_served, not_served
 from farebox.http.authenticate import Principal
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import REMEMBERED_MAX, Use, covers_of, is_fresh, is_helped
 from farebox.http.decision import AuthorizeRequest
 from farebox.http.gather import Gather
+from farebox.http.license_finder import LicenseFinder
 from farebox.http.problem import refused
 from farebox.http.state import State
+from farebox.ledger.license import not_in_force
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.pool import PoolKey, find_pools
 from farebox.postgres.session import transaction
@@ -33,35 +36,64 @@ class Target(Struct, frozen=True):
     pool: PoolKey | None
 
 
-def refuse_another_customer(request: AuthorizeRequest, pool: PoolKey) -> None:
-    """Raise Refused where a request names a pool and a customer whose it is not."""
-    if request.customer not in (None, pool.customer):
-        detail = f"pool {pool.key!r} is not that of customer {request.customer!r}; name only one"
-        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/customer")
-
-
 class PoolFinder:
-    """Finds pools for one process. What a pool is never changes; what a customer may use does."""
+    """Finds pools for one process.
+
+    Whose a pool is never changes; what a customer may use does, and whom a pool serves.
+    """
 
     def __init__(self, farebox: State) -> None:
         self._farebox = farebox
         self._pools: dict[tuple[UUID, str | UUID], PoolKey] = {}
         self._gathers: dict[UUID, Gather[str | UUID, PoolKey]] = {}
         self._features: dict[tuple[object, ...], tuple[datetime, Resolved | Refusal]] = {}
+        self._licenses = LicenseFinder(farebox)
+        self._served: dict[tuple[UUID, UUID, str], tuple[datetime, bool]] = {}
 
     async def target(self, principal: Principal, request: AuthorizeRequest) -> Target | Refusal:
-        """Return what a request asks; raises Refused where it names neither pool nor feature."""
-        if request.pool is not None and request.feature is None:
+        """Return what a request asks; raises Refused where it does not name one thing."""
+        if request.pool is not None and request.feature is None and request.license is None:
             found = await self.pool(principal, request.pool)
-            if isinstance(found, Refusal):
-                return found
-            refuse_another_customer(request, found)
-            return Target(found.key, found)
-        if request.feature is None or request.pool is not None:
-            detail = "a request names a pool, or a feature and who uses it"
+            return await self._pool_target(principal, request, found)
+        if request.pool is not None or (request.feature is None and request.license is None):
+            detail = "a request names a pool, a license, or a feature and who uses it"
             raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/pool")
+        if request.license is not None:
+            return await self._licensed(principal, request, request.license)
         customer = request.customer or principal.customer_key
-        resolved = await self._feature(principal, request.feature, customer, request.subject)
+        return await self._feature_target(principal, request, customer)
+
+    async def _pool_target(
+        self, principal: Principal, request: AuthorizeRequest, found: PoolKey | Refusal
+    ) -> Target | Refusal:
+        if isinstance(found, Refusal):
+            return found
+        if request.customer is not None and not await self._serves(
+            principal, found, request.customer
+        ):
+            return not_served(found, request.customer)
+        return Target(found.key, found)
+
+    async def _licensed(
+        self, principal: Principal, request: AuthorizeRequest, key: str
+    ) -> Target | Refusal:
+        """Return the pool of a license, or what decides on a feature under it."""
+        license = await self._licenses.find(principal, key)
+        if isinstance(license, Refusal):
+            return license
+        if request.feature is None:
+            return await self._pool_target(principal, request, license.pool_of(request.unit))
+        if request.customer not in (None, license.customer):
+            detail = f"license {key!r} is not that of customer {request.customer!r}"
+            raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/customer")
+        refusal = not_in_force(license.term, self._farebox.clock())
+        return refusal or await self._feature_target(principal, request, license.customer)
+
+    async def _feature_target(
+        self, principal: Principal, request: AuthorizeRequest, customer: str | None
+    ) -> Target | Refusal:
+        assert request.feature is not None
+        resolved = await self._feature(principal, request, request.feature, customer)
         if isinstance(resolved, Refusal):
             return resolved
         if principal.customer_key not in (None, resolved.customer):
@@ -112,10 +144,10 @@ class PoolFinder:
         return covers_of(sold, refusal, use, book)
 
     async def _feature(
-        self, principal: Principal, feature: str, customer: str | None, subject: str | None
+        self, principal: Principal, request: AuthorizeRequest, feature: str, customer: str | None
     ) -> Resolved | Refusal:
-        now = self._farebox.clock()
-        place = (principal.organization_id, feature, customer, subject)
+        now, subject = self._farebox.clock(), request.subject
+        place = (principal.organization_id, feature, customer, subject, request.license)
         remembered = self._features.get(place)
         if remembered is not None and is_fresh(remembered[0], now):
             return remembered[1]
@@ -128,11 +160,33 @@ class PoolFinder:
             subject,
             now,
             self._farebox.new_id,
+            license=request.license,
         )
         if len(self._features) > REMEMBERED_MAX:
             self._features.clear()
         self._features[place] = (now, found)
         return found
+
+    async def _serves(self, principal: Principal, pool: PoolKey, customer: str) -> bool:
+        if customer == pool.customer:
+            return True
+        now = self._farebox.clock()
+        place = (principal.organization_id, pool.pool_id, customer)
+        remembered = self._served.get(place)
+        if remembered is not None and is_fresh(remembered[0], now):
+            return remembered[1]
+        found = await sync_to_thread(self._read_served, principal, pool, customer, now)
+        if len(self._served) > REMEMBERED_MAX:
+            self._served.clear()
+        self._served[place] = (now, found)
+        return found
+
+    def _read_served(
+        self, principal: Principal, pool: PoolKey, customer: str, now: datetime
+    ) -> bool:
+        organization_id = principal.organization_id
+        with transaction(self._farebox.pool, organization_id) as connection:
+            return is_served(connection, organization_id, pool, customer, now)
 
     def _gather(self, organization_id: UUID) -> Gather[str | UUID, PoolKey]:
         gather = self._gathers.get(organization_id)

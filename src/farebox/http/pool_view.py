@@ -43,6 +43,7 @@ class PoolView(Struct, frozen=True, kw_only=True):
     name: str
     unit: str
     customer: str | None
+    license: str | None
     subject: str | None
     subscription: str | None
     timezone: str
@@ -80,6 +81,7 @@ def pool_view(definition: PoolDefinition, book: Book) -> PoolView:
         name=definition.name,
         unit=pool.unit,
         customer=pool.customer,
+        license=definition.license,
         subject=pool.subject,
         subscription=definition.subscription,
         timezone=pool.timezone,
@@ -178,8 +180,8 @@ class ShareView(Struct, frozen=True, kw_only=True):
 
 def share_view(one: Allotment, now: datetime) -> ShareView:
     values = msgspec.structs.asdict(one)
-    del values["idle_since"]
-    return ShareView(**values, in_force=in_force(one, now))
+    shown = {name: values[name] for name in ShareView.__struct_fields__ if name in values}
+    return ShareView(**shown, in_force=in_force(one, now))
 
 
 class EntryView(Struct, frozen=True, kw_only=True):

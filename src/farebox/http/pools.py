@@ -12,6 +12,7 @@ from farebox.catalog.code import CatalogCode
 from farebox.catalog.cover import Cover
 from farebox.flows.put_pool import put_pool
 from farebox.flows.read_pool import books_now, check_pool_for
+from farebox.flows.serve_children import is_served, not_served
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.body import read_body, read_keyed
 from farebox.http.code import HttpCode
@@ -26,11 +27,10 @@ from farebox.http.decision import (
 from farebox.http.definition import tagged
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, after_key, page_of
-from farebox.http.pool_finder import refuse_another_customer
 from farebox.http.pool_view import PoolView, pool_view
 from farebox.http.problem import refused, refused_for
 from farebox.http.state import State
-from farebox.ledger.account import ZERO, Account
+from farebox.ledger.account import COVERED, ZERO, Account
 from farebox.ledger.book import Book
 from farebox.ledger.command import Draw, Reserve
 from farebox.ledger.pool import PoolDefinition
@@ -90,6 +90,11 @@ def visible_pool(farebox: State, principal: Principal, key: str) -> PoolKey:
             Example(path="/v1/pools/acme-tokens", body={**_BODY, "unit": "credit"}, status=422),
             Example(path="/v1/pools/acme-spare", body={"unit": "use"}, status=201),
             Example(
+                path="/v1/pools/acme-seat-12",
+                body={"unit": "render", "license": "ACME-7F3K-22QX"},
+                status=201,
+            ),
+            Example(
                 path="/v1/pools/acme-burst",
                 body={
                     "unit": "token",
@@ -101,7 +106,7 @@ def visible_pool(farebox: State, principal: Principal, key: str) -> PoolKey:
         ],
         description=(
             "A change is in force from the next decision on, without a restart. The unit, customer,"
-            " subject and time zone of a pool never change. Answers 201 for a new pool."
+            " license, subject and time zone of a pool never change. Answers 201 for a new pool."
         ),
     ),
 )
@@ -131,22 +136,31 @@ def put_one(farebox: State, principal: Principal, key: str, body: RawBody) -> Re
     opt=describe(
         "List pools by key, as they stand now",
         answer=Page[PoolView],
-        examples=[Example(path="/v1/pools?customer=acme")],
+        examples=[
+            Example(path="/v1/pools?customer=acme"),
+            Example(path="/v1/pools?license=ACME-7F3K-22QX"),
+        ],
     ),
 )
 def list_all(
     farebox: State,
     principal: Principal,
     customer: str | None = None,
+    license: str | None = None,
     cursor: Cursor = None,
     limit: Limit = PAGE_USUAL,
 ) -> Page[PoolView]:
-    """List pools, of one customer where that is asked."""
+    """List pools, of one customer or license where that is asked."""
     visible = visible_customer(principal, customer)
     after, organization_id = after_key(cursor), principal.organization_id
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         found = list_pools(
-            connection, organization_id, customer=visible, after=after, limit=limit + 1
+            connection,
+            organization_id,
+            customer=visible,
+            license=license,
+            after=after,
+            limit=limit + 1,
         )
         ids = [one.pool_id for one in found]
         books = books_now(connection, organization_id, ids, farebox.clock())
@@ -182,7 +196,7 @@ def get_one(farebox: State, principal: Principal, key: str) -> PoolView:
 
 @post(
     "/{key:str}/check",
-    guards=[requires(Scope.READ, customer_bound=True)],
+    guards=[requires(Scope.DRAW, Scope.READ, customer_bound=True)],
     sync_to_thread=True,
     status_code=200,
     operation_id="check_pool",
@@ -197,7 +211,10 @@ def get_one(farebox: State, principal: Principal, key: str) -> PoolView:
                 body={"pool": "acme-tokens", "amount": "5"},
             )
         ],
-        description="What `POST /v1/authorize` would answer now; nothing moves, nothing is stored.",
+        description=(
+            "What `POST /v1/authorize` would answer now; nothing moves, nothing is stored. A key"
+            " that may draw or read may ask."
+        ),
     ),
 )
 def check_one(farebox: State, principal: Principal, key: str, body: RawBody) -> CheckAnswer:
@@ -212,17 +229,22 @@ def check_one(farebox: State, principal: Principal, key: str, body: RawBody) -> 
     command = command_of(asked, None)
     assert isinstance(command, (Draw, Reserve))
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
-    refuse_another_customer(asked, found)
+    if asked.license not in (None, found.license):
+        detail = f"pool {key!r} is not one of license {asked.license!r}"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/license")
+    customer, now = asked.customer, farebox.clock()
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
-        book, outcome = check_pool_for(
-            connection, organization_id, found.pool_id, command, farebox.clock()
-        )
+        book, outcome = check_pool_for(connection, organization_id, found.pool_id, command, now)
+        if customer is not None and not is_served(
+            connection, organization_id, found, customer, now
+        ):
+            outcome = not_served(found, customer)
     available = book.pool.balances[Account.GRANT]
     if isinstance(outcome, Refusal):
         covers = _covers(farebox, principal, found, command, outcome, book)
         problem = decision_problem(key, outcome, covers)
         return CheckAnswer(granted=False, available=available, refusal=problem)
-    covered = exact_sum([one.amount for one in outcome if one.account is Account.GRANT])
+    covered = exact_sum([one.amount for one in outcome if one.account in COVERED])
     return CheckAnswer(
         granted=True, covered=covered, beyond=command.amount - covered, available=available
     )

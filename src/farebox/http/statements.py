@@ -13,6 +13,7 @@ from farebox.access.id import Prefix, decode_numbered
 from farebox.access.key import Scope
 from farebox.flows.answer_once import Reply
 from farebox.flows.move_units import move_units
+from farebox.flows.post_due import post_due
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
@@ -107,6 +108,7 @@ def read_statement(
     found = visible_pool(farebox, principal, key)
     before = before_number(cursor)
     starts, ends = maybe_instant(since, "since"), maybe_instant(until, "until")
+    post_due(farebox.pool, principal.organization_id, [found.pool_id], farebox.clock())
     with transaction(farebox.pool, principal.organization_id) as connection:
         entries = statement(
             connection,
@@ -149,6 +151,7 @@ def get_one(farebox: State, principal: Principal, draw: str) -> DrawView:
     """Read a draw."""
     pool, number = _draw(farebox, principal, draw)
     organization_id = principal.organization_id
+    post_due(farebox.pool, organization_id, [pool.pool_id], farebox.clock())
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         entries = operation(connection, organization_id, pool.pool_id, number)
         later = undoing(connection, organization_id, pool.pool_id, number)

@@ -18,7 +18,7 @@ from farebox.postgres.session import transaction
 
 
 class UnburnedItem(Struct, frozen=True, kw_only=True):
-    """Usage of one meter and one set of dimensions that its pool's rate card has no rate for."""
+    """Usage of one meter and one set of dimensions that burned nothing, for one reason."""
 
     pool: str
     meter: str
@@ -36,10 +36,13 @@ class UnburnedItem(Struct, frozen=True, kw_only=True):
     sync_to_thread=True,
     operation_id="list_unburned",
     opt=describe(
-        "List usage that should have burned a pool and has no rate, the latest first",
+        "List usage that should have burned a pool and burned nothing, the latest first",
         answer=list[UnburnedItem],
         examples=[Example(path="/v1/unburned", answer=[])],
-        description="`reason` is `no_rate`, `no_cell`, or the code with which the pool refused.",
+        description=(
+            "`reason` is `no_rate`, `no_cell`, `below_zero` for usage of less than nothing, or the"
+            " code with which the pool refused."
+        ),
     ),
 )
 def list_all(farebox: State, principal: Principal, limit: Limit = PAGE_USUAL) -> list[UnburnedItem]:

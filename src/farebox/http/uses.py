@@ -15,8 +15,16 @@ from farebox.catalog.cover import Cover
 from farebox.events.event import Json
 from farebox.events.refusal import EventCode
 from farebox.flows.answer_once import Reply
-from farebox.flows.use_priced import PricedUse, UseCode, UsePart, UseRefusal, Wanted, use_priced
-from farebox.http.authenticate import Principal, requires
+from farebox.flows.use_priced import (
+    PricedUse,
+    UseCode,
+    UsePart,
+    UseRefusal,
+    Wanted,
+    try_use,
+    use_priced,
+)
+from farebox.http.authenticate import Principal, requires, scope_refused
 from farebox.http.body import read_as, read_json
 from farebox.http.code import HttpCode
 from farebox.http.cover_memory import Use
@@ -45,13 +53,15 @@ from farebox.postgres.session import transaction
 class UseRequest(Struct, frozen=True, kw_only=True):
     """May `subject` do this, from this pool? `type` and `data` are those of the usage event.
 
+    customer: who uses it; one that the pool serves, and whose the subject is where it is anybody's.
     hold: `{"seconds": 120}` sets the units of an estimate aside; settle it with what was used.
-    dry_run: say what it costs, and take nothing.
+    dry_run: answer as without it, and take nothing.
     """
 
     pool: str
     type: str
     data: dict[str, Any]
+    customer: str | None = None
     subject: str | None = None
     allotment: str | None = None
     hold: dict[str, int] | None = None
@@ -67,11 +77,11 @@ class SettleUseRequest(Struct, frozen=True, kw_only=True):
 
 
 class UseView(Struct, frozen=True, kw_only=True):
-    """What the use costs in the pool's unit, and the decision; none for a dry run."""
+    """What the use costs in the pool's unit, and the decision; that of a dry run has no ids."""
 
     units: Decimal
     parts: tuple[UsePart, ...]
-    decision: Granted | None
+    decision: Granted
 
 
 _MEMBERS = frozenset(UseRequest.__struct_fields__)
@@ -117,13 +127,13 @@ def _view(
         return refused(done.code, done.detail)
     if isinstance(done.answer, Refusal):
         return refused_by(pool.key, done.answer, covers)
-    decision = None if done.answer is None else granted(pool.key, pool.pool_id, done.answer)
+    decision = granted(pool.key, pool.pool_id, done.answer)
     return UseView(units=done.units, parts=done.parts, decision=decision)
 
 
 @post(
     "/",
-    guards=[requires(Scope.DRAW)],
+    guards=[requires(Scope.DRAW, Scope.READ)],
     sync_to_thread=True,
     status_code=200,
     operation_id="use",
@@ -144,7 +154,9 @@ def _view(
         description=(
             "Units and usage event are one commit: the event is metered like any other, carries the"
             " id of its draw as `fareboxdraw`, and burns nothing again. A hold writes no event;"
-            " settling it does. What costs nothing is granted and written, and is no draw."
+            " settling it does. What costs nothing is granted and written, and is no draw. With"
+            " `dry_run` the answer is the same, nothing moves and nothing is stored; a key that may"
+            " read may ask so, too."
         ),
     ),
 )
@@ -156,6 +168,12 @@ def use_one(
 ) -> UseView:
     """Ask for a use."""
     members = _read(body, _MEMBERS)
+    dry_run = members.get("dry_run", False)
+    if not isinstance(dry_run, bool):
+        detail = "dry_run is true or false"
+        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/dry_run")
+    if not dry_run and not principal.allows(Scope.DRAW):
+        raise scope_refused(Scope.DRAW)
     pool = visible_pool(farebox, principal, _text(members, "pool", required=True) or "")
     kind = _text(members, "type", required=True) or ""
     data = _object(members.get("data"), "/data")
@@ -163,6 +181,7 @@ def use_one(
     wanted = Wanted(
         type=kind,
         data=data,
+        customer=_text(members, "customer"),
         subject=_text(members, "subject"),
         allotment=_text(members, "allotment"),
         key=key,
@@ -170,19 +189,9 @@ def use_one(
         hold="hold" in members and members["hold"] is not None,
         seconds=_seconds(members),
     )
-    dry_run = members.get("dry_run", False)
-    if not isinstance(dry_run, bool):
-        detail = "dry_run is true or false"
-        raise refused(HttpCode.PARAMETER_INVALID, detail, pointer="/dry_run")
+    ask = try_use if dry_run else use_priced
     with transaction(farebox.pool, principal.organization_id) as connection:
-        done = use_priced(
-            connection,
-            principal.organization_id,
-            pool.pool_id,
-            wanted,
-            farebox.clock(),
-            only_price=dry_run,
-        )
+        done = ask(connection, principal.organization_id, pool.pool_id, wanted, farebox.clock())
     # A refusal is stored by now; raised in the transaction it would have taken that back.
     view = _view(pool, done, _covers(farebox, principal, pool, wanted, done))
     if isinstance(view, Refused):

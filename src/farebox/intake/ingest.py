@@ -16,6 +16,7 @@ from farebox.events.admit import Admitted
 from farebox.events.answer import Outcome
 from farebox.flows.ingest import StaleCatalog, ingest
 from farebox.flows.load_book import load_book
+from farebox.flows.refuse_draw import DrawRefusal
 from farebox.intake.overload import Overloaded
 from farebox.metering.book import MeterBook
 from farebox.metering.reading import ReadingRefusal
@@ -28,7 +29,7 @@ CHARACTERS_A_COMMIT = 8 * 1024 * 1024
 CHARACTERS_WAITING = 64 * 1024 * 1024
 _SERIES_REMEMBERED = 200_000
 
-Taken = Outcome | ReadingRefusal
+Taken = Outcome | ReadingRefusal | DrawRefusal
 
 
 class _Request:
@@ -149,7 +150,7 @@ class Committer:
             for request in group
         ]
 
-    async def _ingest(self, events: list[Prepared], book: MeterBook) -> list[Outcome]:
+    async def _ingest(self, events: list[Prepared], book: MeterBook) -> list[Outcome | DrawRefusal]:
         if len(self._known_series) > _SERIES_REMEMBERED:
             self._known_series.clear()
         connections = self._connections()

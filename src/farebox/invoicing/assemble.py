@@ -5,8 +5,9 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
+from farebox.catalog.number import plain_text
 from farebox.catalog.plan import Fee, Plan, Timing
 from farebox.catalog.price import Price
 from farebox.invoicing.pool_use import PoolUse, PoolUseKind, amount_of
@@ -170,8 +171,8 @@ def _pool_line(use: PoolUse, currency: str, period: Period) -> InvoiceLine:
     what = {
         PoolUseKind.PURCHASE: f"{use.quantity:f} {use.unit} bought",
         PoolUseKind.REFUND: f"{-use.quantity:f} {use.unit} taken back",
-        PoolUseKind.OVERAGE: "overage",
-        PoolUseKind.BURST: "burst",
+        PoolUseKind.OVERAGE: f"overage{_at_price(use, currency)}",
+        PoolUseKind.BURST: f"burst{_at_price(use, currency)}",
     }[use.kind]
     return InvoiceLine(
         charge_key=use.pool,
@@ -183,6 +184,15 @@ def _pool_line(use: PoolUse, currency: str, period: Period) -> InvoiceLine:
         end=period.end,
         detail=LineDetail(pool=use),
     )
+
+
+def _at_price(use: PoolUse, currency: str) -> str:
+    """Return what tells lines of one pool apart; lines of before did without."""
+    if use.upto is UNSET:
+        return ""
+    if use.price is None:
+        return " without a price"
+    return f" at {plain_text(use.price)} {currency} per {use.unit}"
 
 
 def _sum(lines: Sequence[InvoiceLine], currency: str) -> Decimal:

@@ -29,6 +29,9 @@ class Account(StrEnum):
 BEYOND = (Account.OVERDRAFT, Account.OVERAGE, Account.BURST)
 """The accounts that give what no grant covers."""
 
+COVERED = (Account.GRANT, Account.SOURCE)
+"""The accounts that give what is covered: a grant, or where nothing bounds a pool, the source."""
+
 Balances = dict[Account, Decimal]
 
 

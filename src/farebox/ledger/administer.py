@@ -38,8 +38,8 @@ class NewGrant(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A grant that is asked for.
 
     key: the caller's own, unique in the pool. effective_at: none takes now. pending: it waits until
-    it is paid, at most until `pay_by`. cost: what all of it costs, in the pool's currency;
-    on_invoice: whether that stands on the customer's next invoice.
+    it is paid, at most until `pay_by`, which no other has. cost: what all of it costs, in the
+    pool's currency; on_invoice: whether that stands on the customer's next invoice.
     """
 
     key: str | None = None
@@ -178,19 +178,21 @@ def _open(book: Book, number: int, now: datetime) -> Grant | Refusal:
 
 
 def void_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
-    """Take back what is left of a grant; what is held of it goes when it comes back."""
+    """Take back what is left of a grant; what is held or was used of it goes when it comes back."""
     grant = _open(book, number, now)
     if isinstance(grant, Refusal):
         return grant
     time = book.pool.as_of
-    cause = Cause(time)
-    if grant.status is not GrantStatus.ACTIVE:
+    cause, waits = Cause(time), grant.status in (GrantStatus.PENDING, GrantStatus.SCHEDULED)
+    grant.status = GrantStatus.VOIDED
+    if waits:
         cancel(book, cause, grant, Reason.GRANT_VOIDED)
         return grant
     if grant.available:
         amount = grant.available
         book.post(cause, Reason.GRANT_VOIDED, Account.GRANT, Account.SOURCE, amount, grant)
-    grant.expires_at = time
+    # Only now: while it has units, its place among the others is by expiry.
+    grant.expires_at = time if grant.expires_at is None else min(grant.expires_at, time)
     book.touch(grant)
     close_if_empty(book, grant)
     return grant
@@ -203,7 +205,8 @@ def expire_grant(book: Book, number: int, now: datetime) -> Grant | Refusal:
         return grant
     time = book.pool.as_of
     if grant.expires_at is not None and grant.expires_at <= time:
-        return Refusal(RefusalCode.GRANT_CLOSED, "it has expired; what is held of it has not ended")
+        over = "was taken back" if grant.status is GrantStatus.VOIDED else "has expired"
+        return Refusal(RefusalCode.GRANT_CLOSED, f"it {over}; what is held of it has not ended")
     expire(book, Cause(time), grant)
     grant.expires_at = time  # only now: while it has units, its place among the others is by expiry
     book.touch(grant)

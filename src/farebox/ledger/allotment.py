@@ -21,8 +21,9 @@ class Allotment(Struct, kw_only=True):
     guaranteed, kept for it likewise. subjects: who takes from it besides the one it is named for.
     lend_after_seconds: how long after its last use what is kept for it may be taken by others,
     until the next period; none: never. overdraft: the most it may go beyond the pool's grants.
-    used: units taken or held in this period, those of the shares below included. lent: units that
-    were kept for it and that others took in this period.
+    used: units taken or held in this period, those of the shares below included, also of those that
+    were taken away since. lent: units that were kept for it and that others took in this period.
+    removed: it was taken away; what it used counts for those that it was part of.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Allotment(Struct, kw_only=True):
     lent: Decimal = ZERO
     used_at: datetime | None = None
     idle_since: datetime | None = None
+    removed: bool = False
 
 
 class Shares:
@@ -51,26 +53,36 @@ class Shares:
         self.by_key: dict[str, Allotment] = {one.key: one for one in allotments}
         self._children: dict[str | None, list[Allotment]] = {}
         self._of_subject: dict[str, str] = {}
-        for key in sorted(self.by_key):
-            one = self.by_key[key]
+        present = self.present()
+        for one in present:
             self._children.setdefault(one.parent, []).append(one)
-            self._of_subject[key] = key
-        for key in sorted(self.by_key):
-            for subject in self.by_key[key].subjects:
-                self._of_subject.setdefault(subject, key)
+            self._of_subject[one.key] = one.key
+        for one in present:
+            for subject in one.subjects:
+                self._of_subject.setdefault(subject, one.key)
 
     def __bool__(self) -> bool:
         return bool(self.by_key)
+
+    def present(self) -> list[Allotment]:
+        """Return the shares that the pool has, by key."""
+        return [self.by_key[key] for key in sorted(self.by_key) if not self.by_key[key].removed]
+
+    def has(self, key: str) -> bool:
+        return key in self.by_key and not self.by_key[key].removed
 
     def of(self, subject: str | None) -> str | None:
         """Return the key of the share that a subject takes from."""
         return None if subject is None else self._of_subject.get(subject)
 
     def path(self, key: str) -> list[Allotment]:
-        """Return the share and those that it is part of, the widest first."""
+        """Return the share and those that it is part of, the widest first.
+
+        None of them where it was taken away before this period.
+        """
         path: list[Allotment] = []
         at: str | None = key
-        while at is not None:
+        while at is not None and at in self.by_key:
             one = self.by_key[at]
             path.append(one)
             at = one.parent
@@ -88,27 +100,17 @@ class Shares:
     ) -> Decimal:
         """Return how many available units whoever takes by this path may take.
 
-        What is kept for others is not; where more is kept than there is, all give way in
-        proportion. capacity: the units that the pool has in this period, used ones included.
-        lending: whether idle shares keep nothing.
+        What is kept for others is not. capacity: the units that the grants have, and had, in this
+        period. lending: whether idle shares keep nothing.
         """
-        room = available
-        for one, kept in self._levels(path, capacity, now, lending=lending):
-            others = sum((units for other, units in kept.items() if other != one), ZERO)
-            own = ZERO if one is None else kept[one]
-            if own + others <= room:
-                room -= others
-            elif own:
-                part = Fraction(room) * Fraction(own) / Fraction(own + others)
-                room = round_to(part, UNIT_DECIMALS, RoundingMode.DOWN)
-            else:
-                room = max(ZERO, room - others)
+        *_, (_, _, room) = self._levels(path, available, capacity, now, lending=lending)
         return room
 
     def lend(
         self,
         path: Sequence[Allotment],
         units: Decimal,
+        available: Decimal,
         capacity: Decimal,
         now: datetime,
     ) -> list[Allotment]:
@@ -117,7 +119,7 @@ class Shares:
         What a share has lent is kept for it no more until the next period.
         """
         lenders = []
-        for one, kept in self._levels(path, capacity, now, lending=False):
+        for one, kept, _ in self._levels(path, available, capacity, now, lending=False):
             for key in sorted(kept):
                 part = min(units, kept[key])
                 if key != one and part and is_lent(self.by_key[key], now):
@@ -127,23 +129,34 @@ class Shares:
         return lenders
 
     def _levels(
-        self, path: Sequence[Allotment], capacity: Decimal, now: datetime, *, lending: bool
-    ) -> Iterator[tuple[str | None, dict[str, Decimal]]]:
-        """Yield from the widest level down which share is taken from, and what each is kept."""
+        self,
+        path: Sequence[Allotment],
+        available: Decimal,
+        capacity: Decimal,
+        now: datetime,
+        *,
+        lending: bool,
+    ) -> Iterator[tuple[str | None, dict[str, Decimal], Decimal]]:
+        """Yield from the widest level down which share is taken from, what each is kept, the rest.
+
+        The rest is what is available below that level: what others are kept is not in it.
+        """
         parent: str | None = None
-        room = capacity
         for one in [*path, None]:
+            mine = None if one is None else one.key
             children = self._children.get(parent, ())
-            shares = _effective(children, room, now)
-            yield (
-                None if one is None else one.key,
-                {
-                    other.key: _kept_for(other, shares, now, lending=lending and other is not one)
-                    for other in children
-                },
-            )
-            if one is not None:
-                parent, room = one.key, shares.get(one.key, ZERO)
+            shares = _effective(children, capacity, now)
+            keeping = [
+                other
+                for other in children
+                if other.key in shares and (other is one or not (lending and is_lent(other, now)))
+            ]
+            kept, short = keep(keeping, shares, available)
+            own = ZERO if mine is None else kept.get(mine, ZERO)
+            available = own if short else available - sum(kept.values(), ZERO) + own
+            yield mine, kept, available
+            if mine is not None:
+                parent, capacity = mine, shares.get(mine, ZERO)
 
 
 def in_force(one: Allotment, now: datetime) -> bool:
@@ -168,15 +181,58 @@ def _effective(
     }
 
 
-def _kept_for(
-    one: Allotment, shares: Mapping[str, Decimal], now: datetime, *, lending: bool
-) -> Decimal:
-    share = shares.get(one.key)
-    if share is None or (lending and is_lent(one, now)):
-        return ZERO
-    if one.cap is not None:
-        share = min(share, one.cap)
-    return max(ZERO, share - one.used - one.lent)
+def keep(
+    present: Sequence[Allotment], shares: Mapping[str, Decimal], available: Decimal
+) -> tuple[dict[str, Decimal], bool]:
+    """Return what each of these shares is kept, and whether that is less than it should be.
+
+    Where more is to be kept than there is, the whole of each share shrinks in the same proportion,
+    what it has had of it included: so nobody gets more by asking first, or often.
+    """
+    wholes = {
+        one.key: shares[one.key] if one.cap is None else min(shares[one.key], one.cap)
+        for one in present
+    }
+    kept = {one.key: max(ZERO, wholes[one.key] - _had(one)) for one in present}
+    if sum(kept.values(), ZERO) <= available:
+        return kept, False
+    part = _proportion(
+        [(_units(wholes[one.key]), _units(_had(one))) for one in present], _units(available)
+    )
+    return {
+        one.key: max(
+            ZERO,
+            round_to(Fraction(wholes[one.key]) * part, UNIT_DECIMALS, RoundingMode.DOWN)
+            - _had(one),
+        )
+        for one in present
+    }, True
+
+
+def _had(one: Allotment) -> Decimal:
+    return one.used + one.lent
+
+
+def _units(amount: Decimal) -> int:
+    return int(amount.scaleb(UNIT_DECIMALS))
+
+
+def _proportion(shares: Sequence[tuple[int, int]], available: int) -> Fraction:
+    """Return the part of each whole at which what is left to have of all is what is available.
+
+    shares: a whole, and what was had of it. More than `available` is left at the whole of them.
+    """
+    # What is left is a sum of max(0, part * whole - had): straight between the parts at which
+    # one more share has something left.
+    begun = sorted((Fraction(had, whole), whole, had) for whole, had in shares if whole > had)
+    wholes = hads = 0
+    for place, (_, whole, had) in enumerate(begun):
+        wholes += whole
+        hads += had
+        part = Fraction(available + hads, wholes)
+        if place + 1 == len(begun) or part <= begun[place + 1][0]:
+            return part
+    raise AssertionError("less is available than is left of the shares")
 
 
 def is_lent(one: Allotment, now: datetime) -> bool:

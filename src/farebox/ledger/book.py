@@ -14,9 +14,9 @@ from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from farebox.ledger.account import BEYOND, ZERO, Account
+from farebox.ledger.account import ZERO, Account
 from farebox.ledger.allotment import Allotment, Shares
-from farebox.ledger.grant import BurnKey, Grant, GrantStatus, Recurrence, burn_key
+from farebox.ledger.grant import ENDED, BurnKey, Grant, GrantStatus, Recurrence, burn_key
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.pool import Pool
 from farebox.ledger.reason import Reason
@@ -263,7 +263,8 @@ class Book:
 
     def close(self, grant: Grant) -> None:
         """Close a grant; it stays at hand until the next call of `changes`."""
-        grant.status = GrantStatus.CLOSED
+        if grant.status is not GrantStatus.VOIDED:
+            grant.status = GrantStatus.CLOSED
         self.touch(grant)
         self.grants.pop(grant.number, None)
         self._closed[grant.number] = grant
@@ -349,8 +350,8 @@ class Book:
     # What is beyond the grants -------------------------------------------------------------------
 
     def held_from(self, account: Account) -> Decimal:
-        """Return how much of what is held came out of one of the accounts beyond the grants."""
-        assert account in BEYOND
+        """Return how much of what is held came out of an account that has no grants."""
+        assert account is not Account.GRANT
         return sum(
             (
                 one.amount
@@ -377,5 +378,5 @@ def grant_due(grant: Grant) -> Iterable[Due]:
         yield Due(grant.pay_by, PAYMENT_LAPSES, grant.number)
     if grant.status is GrantStatus.SCHEDULED:
         yield Due(grant.effective_at, GRANT_STARTS, grant.number)
-    if grant.expires_at is not None and grant.status is not GrantStatus.CLOSED:
+    if grant.expires_at is not None and grant.status not in ENDED:
         yield Due(grant.expires_at, GRANT_EXPIRES, grant.number)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import assert_never
 
 from farebox.catalog.number import plain_text
-from farebox.ledger.account import BEYOND, ZERO, Account
+from farebox.ledger.account import BEYOND, COVERED, ZERO, Account
 from farebox.ledger.book import HOLD_ENDS, Book
 from farebox.ledger.command import (
     Answer,
@@ -20,8 +20,10 @@ from farebox.ledger.command import (
     Settle,
 )
 from farebox.ledger.due import settle_due
+from farebox.ledger.grant import GrantStatus
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.issue import close_if_empty, repay
+from farebox.ledger.lack import WANTS_UNITS, would_do
 from farebox.ledger.policy import LimitMode
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
@@ -70,28 +72,58 @@ def apply(book: Book, command: Command, now: datetime) -> Answer | Refusal:
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
-    match command:
-        case Draw():
-            answer = _draw(book, command, time)
-        case Reserve():
-            answer = _reserve(book, command, time)
-        case Settle():
-            answer = _settle(book, command, time)
-        case Extend():
-            answer = _extend(book, command, time)
-        case Release():
-            answer = _release(book, command, time)
-        case Reverse():
-            answer = _reverse(book, command, time)
-        case _:
-            assert_never(command)
-    if book.pool.policy.top_up is not None and isinstance(answer, Answer):
+    answer = _apply(book, command, time)
+    if book.pool.policy.top_up is None:
+        return answer
+    if isinstance(answer, Refusal) and _buys_for(book, command, answer, time):
+        answer = _apply(book, command, time)
+    if isinstance(answer, Answer):
         top_up(book, time)
     return answer
 
 
+def _apply(book: Book, command: Command, time: datetime) -> Answer | Refusal:
+    match command:
+        case Draw():
+            return _draw(book, command, time)
+        case Reserve():
+            return _reserve(book, command, time)
+        case Settle():
+            return _settle(book, command, time)
+        case Extend():
+            return _extend(book, command, time)
+        case Release():
+            return _release(book, command, time)
+        case Reverse():
+            return _reverse(book, command, time)
+        case _:
+            assert_never(command)
+
+
+def _buys_for(book: Book, command: Command, refusal: Refusal, time: datetime) -> bool:
+    """Top up for a request that was refused; return whether there are more units by now.
+
+    That is where too little is left for anybody, or where a request for more than the pool has goes
+    through with it. What is only kept for other shares is no reason.
+    """
+    if refusal.code not in WANTS_UNITS:
+        return False
+    assert isinstance(command, (Draw, Reserve, Extend)), "nothing else is refused for want of units"
+    who = book.holds[command.hold] if isinstance(command, Extend) else command
+    policy, amount = book.pool.policy.top_up, command.amount
+    assert policy is not None
+    wanted = amount > book.pool.available and would_do(
+        book, amount, who.subject, who.allotment, policy.amount
+    )
+    grant = top_up(book, time, wanted=wanted)
+    return grant is not None and grant.status is GrantStatus.ACTIVE
+
+
 def check(book: Book, command: Draw | Reserve, now: datetime) -> Taking | Refusal:
-    """Say whether a command would be granted, and from where; only what is due moves."""
+    """Say whether a command would be granted, and from where, by a book that is thrown away.
+
+    What is due moves in it, and a purchase that lets the command through is made.
+    """
     wrong = _wrong_unit(book, command)
     if wrong is not None:
         return wrong
@@ -103,7 +135,14 @@ def check(book: Book, command: Draw | Reserve, now: datetime) -> Taking | Refusa
         refusal = _too_long(book, command.seconds)
         if refusal is not None:
             return barred(book, cause) or refusal
-    return decide(book, command.amount, cause)
+    taking = decide(book, command.amount, cause)
+    if (
+        isinstance(taking, Refusal)
+        and book.pool.policy.top_up is not None
+        and _buys_for(book, command, taking, time)
+    ):
+        return decide(book, command.amount, cause)
+    return taking
 
 
 def _cause(request: Request, time: datetime, undoes: int | None = None) -> Cause:
@@ -302,7 +341,7 @@ def _answer(
 ) -> Answer:
     covered, beyond = ZERO, dict[Account, Decimal]()
     for one in slices:
-        if one.account is Account.GRANT:
+        if one.account in COVERED:
             covered += one.amount
         else:
             assert one.account in BEYOND

@@ -80,7 +80,10 @@ def cancel(book: Book, cause: Cause, grant: Grant, reason: Reason) -> None:
 
 def expire(book: Book, cause: Cause, grant: Grant) -> None:
     """Let what is left of a grant expire; what is held of it does when it comes back."""
-    if grant.status in (GrantStatus.PENDING, GrantStatus.SCHEDULED):
+    if grant.status is GrantStatus.PENDING:
+        cancel(book, cause, grant, Reason.GRANT_UNPAID)
+        return
+    if grant.status is GrantStatus.SCHEDULED:
         cancel(book, cause, grant, Reason.GRANT_EXPIRED)
         return
     if grant.available:
@@ -102,6 +105,7 @@ def _turn(book: Book, time: datetime) -> None:
     counters.period, counters.period_start, counters.period_end = index, time, period.end
     counters.overage = book.held_from(Account.OVERAGE)
     counters.burst = book.held_from(Account.BURST)
+    counters.unlimited = book.held_from(Account.SOURCE)
     counters.spend = sum(
         (
             one.amount * one.price
@@ -118,7 +122,7 @@ def _turn(book: Book, time: datetime) -> None:
         allotment.idle_since = time
         book.touch(allotment)
     for hold in book.holds.values():
-        if hold.allotment is not None and hold.allotment in book.shares.by_key:
+        if hold.allotment is not None:
             for one in book.shares.path(hold.allotment):
                 one.used += hold.amount
                 one.beyond += sum(

@@ -29,13 +29,19 @@ class GrantStatus(StrEnum):
     """Where a grant stands.
 
     pending: bought, not paid. scheduled: not in force yet. active: its units may be taken.
-    closed: nothing of it is left, neither available nor held.
+    closed: nothing of it is left, neither available nor held. voided: taken back; what is held of
+    it, and what of it comes back later, is taken back too.
     """
 
     PENDING = "pending"
     SCHEDULED = "scheduled"
     ACTIVE = "active"
     CLOSED = "closed"
+    VOIDED = "voided"
+
+
+ENDED = (GrantStatus.CLOSED, GrantStatus.VOIDED)
+"""Where nothing happens to a grant by itself any more."""
 
 
 class Grant(Struct, kw_only=True):

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -13,6 +14,7 @@ from farebox.ledger.book import Book
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import left
 from farebox.ledger.transfer import Cause
+from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, round_to
 
 WANTS_UNITS = frozenset(
     {
@@ -31,6 +33,8 @@ take nothing at all (the other `allotment_` codes, `subject_not_served`); a rate
 holds more than its capacity (`rate_limited`); a closed pool, which takes no grants (`pool_closed`);
 and whatever is wrong with the request, its hold, draw or grant.
 """
+
+_DOUBLINGS, _HALVINGS = 40, 20
 
 
 class Lack(Struct, frozen=True):
@@ -62,11 +66,9 @@ def lack_of(
     pool = book.pool
     cause = Cause(pool.as_of, subject, allotment)
     given = left(book, cause)  # names the share in the cause
-    path: Sequence[Allotment] = ()
-    if cause.allotment is not None and cause.allotment in book.shares.by_key:
-        path = book.shares.path(cause.allotment)
+    path = () if cause.allotment is None else book.shares.path(cause.allotment)
     owed = -pool.balances[Account.OVERDRAFT]
-    from_grants = _to_come(book, path, amount - given)
+    from_grants = _Wanted(book, path, amount - given).to_come()
     if owed and (book.shares or not borrow):
         # What comes repays what was borrowed first; of a share that makes no room for another, and
         # whoever may not borrow gets nothing of it.
@@ -74,29 +76,68 @@ def lack_of(
     else:
         # What may be taken beyond the grants is there already, and need not come.
         most = given if refusal.left is None else refusal.left
-        missing = _to_come(book, path, amount - most)
+        missing = _Wanted(book, path, amount - most).to_come()
     had = pool.counters.used + pool.available + owed
     return Lack(missing, None if from_grants is None else had + from_grants)
 
 
-def _to_come(book: Book, path: Sequence[Allotment], units: Decimal) -> Decimal | None:
-    """Return how many units must come so that whoever takes by this path gets `units` of them.
+def would_do(
+    book: Book, amount: Decimal, subject: str | None, allotment: str | None, come: Decimal
+) -> bool:
+    """Whether `come` units in a grant now would let `amount` through, which was refused for want.
+
+    What may be borrowed on such a grant itself is left out of account. Nothing moves.
+    """
+    balances, cause = book.pool.balances, Cause(book.pool.as_of, subject, allotment)
+    available, owed = balances[Account.GRANT], -balances[Account.OVERDRAFT]
+    repaid = min(come, owed - book.held_from(Account.OVERDRAFT))
+    balances[Account.GRANT] = available + come - repaid
+    balances[Account.OVERDRAFT] = repaid - owed
+    most = left(book, cause, borrow=True)
+    balances[Account.GRANT], balances[Account.OVERDRAFT] = available, -owed
+    return most >= amount
+
+
+class _Wanted(NamedTuple):
+    """Units that whoever takes by this path lacks.
 
     Of what comes, shares by weight keep their part, and shares that gave way get theirs first.
     """
-    if units <= 0 or not book.shares:
-        return max(ZERO, units)
-    available, time = book.pool.available, book.pool.as_of
-    capacity = available + book.pool.counters.used
 
-    def gained(come: Decimal) -> Decimal:
-        now = book.shares.spendable(path, available, capacity, time)
-        return book.shares.spendable(path, available + come, capacity + come, time) - now
+    book: Book
+    path: Sequence[Allotment]
+    units: Decimal
 
-    part = gained(units)
-    if part >= units:
-        return units
-    if part <= 0:
+    def to_come(self) -> Decimal | None:
+        """Return how many units must come, to a millionth too many where it takes a search."""
+        units = self.units
+        if units <= 0 or not self.book.shares:
+            return max(ZERO, units)
+        part = self._gained(units)
+        if part >= units:
+            return units
+        come = units
+        if part > 0:  # in proportion, as long as no other share comes into it
+            come = Decimal(math.ceil(Fraction(units) * Fraction(units) / Fraction(part)))
+            if self._gained(come) >= units:
+                return come
+        for _ in range(_DOUBLINGS):
+            come *= 2
+            if self._gained(come) >= units:
+                return self._least(come / 2, come)
         return None
-    come = Decimal(math.ceil(Fraction(units) * Fraction(units) / Fraction(part)))
-    return come if gained(come) >= units else None
+
+    def _least(self, few: Decimal, enough: Decimal) -> Decimal:
+        for _ in range(_HALVINGS):
+            middle = round_to(Fraction(few + enough) / 2, QUANTITY_DECIMALS, RoundingMode.UP)
+            if self._gained(middle) >= self.units:
+                enough = middle
+            else:
+                few = middle
+        return enough
+
+    def _gained(self, come: Decimal) -> Decimal:
+        pool, shares = self.book.pool, self.book.shares
+        available, capacity, time = pool.available, pool.capacity, pool.as_of
+        now = shares.spendable(self.path, available, capacity, time)
+        return shares.spendable(self.path, available + come, capacity + come, time) - now

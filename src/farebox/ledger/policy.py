@@ -15,6 +15,7 @@ class LimitMode(StrEnum):
     SOFT = "soft"
     OVERDRAFT = "overdraft"
     OVERAGE = "overage"
+    UNLIMITED = "unlimited"
 
 
 class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,7 +23,8 @@ class Limit(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     hard: not at all. soft: any amount, flagged. overdraft: borrowed from the next grant, which
     repays it; `units` and `percent` (of the units of the grants in force) bound what is owed at any
-    moment. overage: any amount at `price` a unit; `units` bounds it within a period.
+    moment. overage: any amount at `price` a unit; `units` bounds it within a period. unlimited: any
+    amount, as if a grant had it: it comes from where grants come from, and is beyond nothing.
     customer_units: the bound that the customer's own administrator set. The least of all bounds
     holds. spend_cap: the most that overage and burst may cost within a period.
     """
@@ -58,7 +60,8 @@ class Payment(StrEnum):
 
 
 class TopUp(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A purchase that the pool makes by itself when fewer than `below` units are left.
+    """A purchase that the pool makes by itself: when a request leaves or finds fewer than `below`
+    units, or asks for more than there is and goes through with what is bought.
 
     At most `times` within a period, never within `cool_off_seconds` of the last one, and never
     while one waits to be paid. expires_after_seconds: of what is bought; none: never.

@@ -8,7 +8,9 @@ from enum import StrEnum
 from msgspec import Struct, field
 
 from farebox.ledger.account import ZERO, Account, Balances, no_balances
+from farebox.ledger.license import LicenseTerm
 from farebox.ledger.policy import Policy, Renewal
+from farebox.money.rounding import EXACT, exact_sum
 from farebox.period.cycle import Cycle
 
 
@@ -23,6 +25,7 @@ class PoolDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A pool as it is asked for.
 
     unit: what it holds, by any name, or an ISO 4217 code for money. customer: who it belongs to.
+    license: of that customer, whose pool it is: units may be taken while that is in force.
     subject: the only one that may take from it, where it is one's own. subscription: of the
     customer; on its invoices stands what the pool costs. timezone: of its periods; none takes the
     customer's. rate_card: in the pool's unit; usage events of the customer burn the pool by its
@@ -34,6 +37,7 @@ class PoolDefinition(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     name: str = ""
     unit: str
     customer: str | None = None
+    license: str | None = None
     subject: str | None = None
     subscription: str | None = None
     timezone: str | None = None
@@ -48,7 +52,8 @@ class Counters(Struct, kw_only=True):
     """What a pool counts; all but the refill start anew with each period.
 
     overage, burst: units beyond the grants that were taken in this period, held ones included.
-    spend: what those cost. granted: units that came. used: units taken or held by anybody.
+    spend: what those cost. unlimited: units that were taken while nothing bounded the pool, which
+    no grant gave. granted: units that came. used: units taken or held by anybody.
     top_ups: how many were bought. topped_up_at: when the last one was, in whatever period.
     refilled_at, refilled: since when, and how much of what flowed in since, is in the pool.
     """
@@ -58,6 +63,7 @@ class Counters(Struct, kw_only=True):
     period_end: datetime | None = None
     overage: Decimal = ZERO
     burst: Decimal = ZERO
+    unlimited: Decimal = ZERO
     spend: Decimal = ZERO
     used: Decimal = ZERO
     top_ups: int = 0
@@ -71,6 +77,7 @@ class Pool(Struct, kw_only=True):
     """A pool of units; `sequence` is its last transfer's, `as_of` the time of its last decision.
 
     customer: who it belongs to. subject: the only one that may take from it, where it is one's own.
+    license: the one that it is of, as it stands with the rest of the pool.
     opened_at: from when its periods are counted, in `timezone`.
     """
 
@@ -78,6 +85,7 @@ class Pool(Struct, kw_only=True):
     unit: str
     customer: str | None = None
     subject: str | None = None
+    license: LicenseTerm | None = None
     policy: Policy = Policy()
     status: PoolStatus = PoolStatus.OPEN
     opened_at: datetime
@@ -91,6 +99,21 @@ class Pool(Struct, kw_only=True):
     def available(self) -> Decimal:
         """What all its grants have left."""
         return self.balances[Account.GRANT]
+
+    @property
+    def capacity(self) -> Decimal:
+        """What its grants have, and had, to give in this period."""
+        return capacity_of(self.available, -self.balances[Account.OVERDRAFT], self.counters)
+
+
+def capacity_of(available: Decimal, overdraft: Decimal, counters: Counters) -> Decimal:
+    """Return what is available and what was taken from grants in this period, together.
+
+    Grants that are used up are in it, those that expired are not. overdraft: what is borrowed, as a
+    positive number.
+    """
+    beyond = exact_sum((counters.overage, counters.burst, counters.unlimited, overdraft))
+    return EXACT.add(available, max(ZERO, EXACT.subtract(counters.used, beyond)))
 
 
 def cycle_of(renewal: Renewal, start: datetime, timezone: str) -> Cycle:

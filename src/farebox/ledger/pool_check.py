@@ -11,11 +11,13 @@ from farebox.catalog.rule import KEY, SUBJECT_LENGTH_MAX, UNIT, key, timezone
 from farebox.ledger.account import ZERO
 from farebox.ledger.administer import NewGrant, NewRecurrence
 from farebox.ledger.allotment import Allotment
-from farebox.ledger.policy import BurnBy, LimitMode, Policy
+from farebox.ledger.policy import BurnBy, Limit, LimitMode, Policy
 from farebox.ledger.pool import PoolDefinition
+from farebox.ledger.refusal import RefusalCode
 from farebox.money.amount import EXPONENTS
 
 SECONDS_MAX = 86_400 * 366 * 10
+TIMES_MAX = SECONDS_MAX  # more than one a second buys nothing for anybody
 
 
 class PoolCode(StrEnum):
@@ -23,12 +25,14 @@ class PoolCode(StrEnum):
 
     UNIT_INVALID = "unit_invalid"
     POOL_FIXED = "pool_fixed"
+    LICENSE_UNKNOWN = "license_unknown"
     SUBSCRIPTION_UNKNOWN = "subscription_unknown"
     RATE_CARD_UNIT = "rate_card_unit"
     CURRENCY_MISSING = "currency_missing"
     AMOUNT_NOT_POSITIVE = "amount_not_positive"
     AMOUNT_NEGATIVE = "amount_negative"
     SECONDS_OUT_OF_RANGE = "seconds_out_of_range"
+    TIMES_OUT_OF_RANGE = "times_out_of_range"
     LIMIT_CONTRADICTORY = "limit_contradictory"
     REFILL_CONTRADICTORY = "refill_contradictory"
     BURN_ORDER_INVALID = "burn_order_invalid"
@@ -50,7 +54,7 @@ def check_pool(pool: PoolDefinition) -> list[Problem]:
     if pool.subject is not None:
         problems += _subject(pool.subject, "/subject")
     if pool.timezone is not None:
-        problems += timezone(pool.timezone, "/timezone")
+        problems += timezone(pool.timezone, "")
     return [*problems, *_policy(pool.policy, "/policy")]
 
 
@@ -74,7 +78,6 @@ def _policy(policy: Policy, at: str) -> Iterator[Problem]:
         "limit/units": limit.units,
         "limit/percent": limit.percent,
         "limit/customer_units": limit.customer_units,
-        "burst/units": None if policy.burst is None else policy.burst.units,
         "top_up/below": None if policy.top_up is None else policy.top_up.below,
     }
     yield from _not_negative(money | units, at)
@@ -94,12 +97,20 @@ def _contradictions(policy: Policy, at: str) -> Iterator[Problem]:
     if limit.mode in (LimitMode.HARD, LimitMode.SOFT) and (bounded or limit.price is not None):
         message = f"a {limit.mode.value} limit has neither bound nor price beyond the grants"
         yield Problem(PoolCode.LIMIT_CONTRADICTORY, f"{at}/limit", message)
+    if limit.mode is LimitMode.UNLIMITED and (limit != Limit(mode=limit.mode) or policy.burst):
+        message = "what is unlimited has no bound, no price and no burst"
+        yield Problem(PoolCode.LIMIT_CONTRADICTORY, f"{at}/limit", message)
     if limit.mode is LimitMode.OVERDRAFT and limit.price is not None:
         message = "what is overdrawn is repaid by the next grant, not priced; take mode overage"
         yield Problem(PoolCode.LIMIT_CONTRADICTORY, f"{at}/limit/price", message)
     if limit.mode is LimitMode.OVERDRAFT and not bounded:
         message = "an overdraft is bounded by units or percent"
         yield Problem(PoolCode.LIMIT_CONTRADICTORY, f"{at}/limit", message)
+    if policy.burst is not None:
+        yield from _positive({"units": policy.burst.units}, f"{at}/burst")
+    elif limit.price is None and limit.spend_cap is not None:
+        message = "nothing costs anything that it could cap: neither what is beyond, nor a burst"
+        yield Problem(PoolCode.LIMIT_CONTRADICTORY, f"{at}/limit/spend_cap", message)
     refill = policy.refill
     if refill is not None:
         yield from _positive({"amount": refill.amount, "capacity": refill.capacity}, f"{at}/refill")
@@ -108,6 +119,9 @@ def _contradictions(policy: Policy, at: str) -> Iterator[Problem]:
             yield Problem(PoolCode.REFILL_CONTRADICTORY, f"{at}/refill", message)
     if policy.top_up is not None:
         yield from _positive({"amount": policy.top_up.amount}, f"{at}/top_up")
+        if not 1 <= policy.top_up.times <= TIMES_MAX:
+            message = f"a period has 1 to {TIMES_MAX} top-ups"
+            yield Problem(PoolCode.TIMES_OUT_OF_RANGE, f"{at}/top_up/times", message)
     order = policy.burn_order
     if len(set(order)) != len(order) or not set(order) <= set(BurnBy):
         message = "each of priority, expiry and age is named at most once"
@@ -123,7 +137,6 @@ def _times(policy: Policy, at: str) -> Iterator[Problem]:
     }
     if policy.top_up is not None:
         seconds["top_up/cool_off_seconds"] = policy.top_up.cool_off_seconds + 1
-        seconds["top_up/times"] = policy.top_up.times
         seconds["top_up/expires_after_seconds"] = policy.top_up.expires_after_seconds
         seconds["top_up/pay_within_seconds"] = policy.top_up.pay_within_seconds
     for name, value in seconds.items():
@@ -143,6 +156,9 @@ def check_grant(grant: NewGrant, currency: str | None) -> list[Problem]:
     if grant.cost is not None and currency is None:
         message = "a cost needs the currency of the pool's policy"
         problems.append(Problem(PoolCode.CURRENCY_MISSING, "/cost", message))
+    if grant.pay_by is not None and not grant.pending:
+        message = 'only a grant that waits to be paid has one: say "pending": true as well'
+        problems.append(Problem(RefusalCode.GRANT_TIMES_INVALID, "/pay_by", message))
     return problems
 
 
@@ -154,7 +170,7 @@ def check_recurrence(one: NewRecurrence, currency: str | None) -> list[Problem]:
         message = "a cost needs the currency of the pool's policy"
         problems.append(Problem(PoolCode.CURRENCY_MISSING, "/cost", message))
     if one.timezone is not None:
-        problems += timezone(one.timezone, "/timezone")
+        problems += timezone(one.timezone, "")
     if not 1 <= one.renewal.count <= 1000 or not _is_day(one.renewal.anchor_day):
         message = "a period is 1 to 1000 of its units long, an anchor day is 1 to 31"
         problems.append(Problem(PoolCode.RENEWAL_INVALID, "/renewal", message))

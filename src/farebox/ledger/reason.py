@@ -1,4 +1,4 @@
-"""Every reason for which value moves; docs/ledger.md has a heading for each."""
+"""Every reason for which value moves; docs/ledger.md has a row for each."""
 
 from enum import StrEnum
 

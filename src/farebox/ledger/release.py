@@ -14,7 +14,8 @@ from farebox.ledger.transfer import Cause
 def give_back(book: Book, cause: Cause, hold: Hold, amount: Decimal, reason: Reason) -> None:
     """Give back `amount` of the units held: those that were taken last go first.
 
-    So what is owed shrinks before a grant grows. Units of a grant that is over expire.
+    So what is owed shrinks before a grant grows. Units of a grant that is over expire, those of one
+    that was voided are taken back as the rest of it was.
     """
     kept, returned = split_last(hold.slices, amount)
     for one in returned:
@@ -37,22 +38,16 @@ def give_back_slice(
             cause, reason, taken_to, one.account, one.amount, price=one.price, origin=one.account
         )
         return
-    grant = book.grant_of(one.grant)
-    if is_over(grant, cause.time):
-        book.post(
-            cause,
-            Reason.GRANT_EXPIRED,
-            taken_to,
-            Account.EXPIRED,
-            one.amount,
-            grant,
-            origin=Account.GRANT,
-        )
+    grant, origin, target = book.grant_of(one.grant), Account.GRANT, Account.GRANT
+    if grant.status is GrantStatus.VOIDED:
+        reason, target = Reason.GRANT_VOIDED, Account.SOURCE
+    elif is_over(grant, cause.time):
+        reason, target = Reason.GRANT_EXPIRED, Account.EXPIRED
+    elif grant.status is GrantStatus.CLOSED:
+        book.reopen(grant)
+    book.post(cause, reason, taken_to, target, one.amount, grant, origin=origin)
+    if target is not Account.GRANT:
         close_if_empty(book, grant)
-    else:
-        if grant.status is GrantStatus.CLOSED:
-            book.reopen(grant)
-        book.post(cause, reason, taken_to, Account.GRANT, one.amount, grant, origin=Account.GRANT)
 
 
 def _give_back_borrowed(
@@ -99,6 +94,9 @@ def uncount(book: Book, allotment: str | None, returned: tuple[Slice, ...]) -> N
         total += one.amount
         if one.account is Account.GRANT:
             continue
+        if one.account is Account.SOURCE:
+            counters.unlimited = max(ZERO, counters.unlimited - one.amount)
+            continue
         beyond += one.amount
         if one.account is Account.OVERAGE:
             counters.overage = max(ZERO, counters.overage - one.amount)
@@ -107,7 +105,7 @@ def uncount(book: Book, allotment: str | None, returned: tuple[Slice, ...]) -> N
         if one.price is not None:
             counters.spend = max(ZERO, counters.spend - one.amount * one.price)
     counters.used = max(ZERO, counters.used - total)
-    if allotment is not None and allotment in book.shares.by_key:
+    if allotment is not None:
         for share in book.shares.path(allotment):
             share.used = max(ZERO, share.used - total)
             share.beyond = max(ZERO, share.beyond - beyond)

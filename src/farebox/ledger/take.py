@@ -1,20 +1,24 @@
 """May this subject take so many units, and where do they come from: the one decision of a pool."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
+from msgspec.structs import replace
+
 from farebox.catalog.number import plain_text
-from farebox.ledger.account import ZERO, Account
+from farebox.ledger.account import COVERED, ZERO, Account
 from farebox.ledger.allotment import Allotment, in_force
 from farebox.ledger.book import Book
 from farebox.ledger.grant import GrantStatus
 from farebox.ledger.hold import Slice
 from farebox.ledger.issue import close_if_empty, is_over
+from farebox.ledger.license import not_in_force
 from farebox.ledger.policy import LimitMode
 from farebox.ledger.pool import PoolStatus
 from farebox.ledger.reason import Reason
+from farebox.ledger.refills import refills_at
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.transfer import Cause
 from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, divide, round_to
@@ -50,22 +54,25 @@ def decide(
     if amount <= spendable:
         return tuple(book.slices(amount))
     missing, kept = amount - spendable, available - spendable
+    if borrow and book.pool.policy.limit.mode is LimitMode.UNLIMITED:
+        return (*book.slices(spendable), Slice(Account.SOURCE, missing))
     if borrow:
         beyond = _beyond(book, path, missing, kept, floor=floor)
     else:
         beyond = _short(book, missing, kept)
     if isinstance(beyond, RefusalCode):
         most = _most(book, path, spendable, borrow=borrow)
-        return _refuse(book, beyond, amount, spendable, most)
+        anew = borrow and _begins_anew(book, path, beyond)
+        return _refuse(book, beyond, amount, spendable, most, anew=anew)
     return (*book.slices(spendable), *beyond)
 
 
 def is_past_limit(book: Book, cause: Cause, taking: Taking) -> bool:
-    """Whether what was decided without a floor goes past a bound on what is beyond the grants.
+    """Whether what was decided without a floor goes past a bound beyond the grants, or a cap.
 
     Its units must not have moved yet.
     """
-    beyond = [one for one in taking if one.account is not Account.GRANT]
+    beyond = [one for one in taking if one.account not in COVERED]
     overage = sum((one.amount for one in beyond if one.account is Account.OVERAGE), ZERO)
     limit = book.pool.policy.limit
     if overage and (
@@ -75,6 +82,9 @@ def is_past_limit(book: Book, cause: Cause, taking: Taking) -> bool:
         return True
     path = _share(book, cause, floor=False)
     assert not isinstance(path, Refusal), "without a floor no share is refused"
+    total = sum((one.amount for one in taking), ZERO)
+    if _full(path, total) is not None:
+        return True
     room = _room_beyond(book, path)
     if overage and room is not None and overage > room:
         return True
@@ -88,6 +98,10 @@ def barred(book: Book, cause: Cause, *, floor: bool = True) -> Refusal | None:
     pool = book.pool
     if pool.status is PoolStatus.CLOSED:
         return Refusal(RefusalCode.POOL_CLOSED, f"pool {pool.key!r} is closed")
+    if floor and pool.license is not None:
+        refusal = not_in_force(pool.license, cause.time)
+        if refusal is not None:
+            return refusal
     if floor and pool.subject is not None and cause.subject not in (None, pool.subject):
         detail = f"pool {pool.key!r} is that of subject {pool.subject!r} alone"
         return Refusal(RefusalCode.SUBJECT_NOT_SERVED, detail)
@@ -108,6 +122,9 @@ def take(book: Book, cause: Cause, taking: Taking, target: Account, reason: Reas
             if not grant.available:
                 close_if_empty(book, grant)
             continue
+        if one.account is Account.SOURCE:
+            counters.unlimited += one.amount
+            continue
         beyond += one.amount
         if one.account is Account.OVERAGE:
             counters.overage += one.amount
@@ -116,7 +133,7 @@ def take(book: Book, cause: Cause, taking: Taking, target: Account, reason: Reas
         if one.price is not None:
             counters.spend += one.amount * one.price
     counters.used += total
-    if cause.allotment is not None and cause.allotment in book.shares.by_key:
+    if cause.allotment is not None:
         for share in book.shares.path(cause.allotment):
             share.used += total
             share.beyond += beyond
@@ -127,33 +144,36 @@ def take(book: Book, cause: Cause, taking: Taking, target: Account, reason: Reas
 def _borrow_from_idle(book: Book, cause: Cause, taking: Taking) -> None:
     """Note what of the units was kept for shares that are idle: they have lent it."""
     shares = book.shares
-    known = cause.allotment is not None and cause.allotment in shares.by_key
-    path = shares.path(cause.allotment or "") if known else []
+    path = [] if cause.allotment is None else shares.path(cause.allotment)
     own = _spendable(book, path, cause.time, lending=False)
     granted = sum((one.amount for one in taking if one.account is Account.GRANT), ZERO)
     if granted > own:
-        capacity = book.pool.balances[Account.GRANT] + book.pool.counters.used
-        for lender in shares.lend(path, granted - own, capacity, cause.time):
+        pool = book.pool
+        lenders = shares.lend(path, granted - own, pool.available, pool.capacity, cause.time)
+        for lender in lenders:
             book.touch(lender)
 
 
-def left(book: Book, cause: Cause) -> Decimal:
-    """Return the most units that the grants would give this subject now."""
+def left(book: Book, cause: Cause, *, borrow: bool = False) -> Decimal:
+    """Return the most units that the grants would give this subject now.
+
+    borrow: with what is bounded beyond them.
+    """
     if barred(book, cause) is not None:
         return ZERO
     path = _share(book, cause, floor=True)
     if isinstance(path, Refusal):
         return ZERO
     spendable = _spendable(book, path, cause.time)
-    return _most(book, path, spendable, borrow=False)
+    return _most(book, path, spendable, borrow=borrow)
 
 
 def _share(book: Book, cause: Cause, *, floor: bool) -> Sequence[Allotment] | Refusal:
     """Return the share that the units count for and those around it, the widest first."""
     shares = book.shares
-    if cause.allotment is not None and cause.allotment not in shares.by_key:
-        if not floor:
-            return ()  # it was taken away since
+    if cause.allotment is not None and not shares.has(cause.allotment):
+        if not floor:  # it was taken away since
+            return shares.path(cause.allotment)
         detail = f"pool {book.pool.key!r} has no allotment {cause.allotment!r}"
         return Refusal(RefusalCode.ALLOTMENT_UNKNOWN, detail)
     key = cause.allotment or shares.of(cause.subject)
@@ -182,8 +202,7 @@ def _spendable(
     available = book.pool.balances[Account.GRANT]
     if not book.shares:
         return available
-    capacity = available + book.pool.counters.used
-    return book.shares.spendable(path, available, capacity, time, lending=lending)
+    return book.shares.spendable(path, available, book.pool.capacity, time, lending=lending)
 
 
 def _full(path: Sequence[Allotment], amount: Decimal) -> Allotment | None:
@@ -291,7 +310,13 @@ def _bounds(book: Book) -> list[Decimal]:
 
 
 def _refuse(
-    book: Book, code: RefusalCode, amount: Decimal, spendable: Decimal, most: Decimal
+    book: Book,
+    code: RefusalCode,
+    amount: Decimal,
+    spendable: Decimal,
+    most: Decimal,
+    *,
+    anew: bool,
 ) -> Refusal:
     pool = book.pool
     asked, left = f"{plain_text(amount)} {pool.unit} asked", plain_text(spendable)
@@ -312,7 +337,7 @@ def _refuse(
         case _:
             taken = plain_text(pool.counters.overage)
             detail = f"{asked}, {taken} were taken beyond the grants"
-    return Refusal(code, detail, most, _refills_at(book, amount, code))
+    return Refusal(code, detail, most, refills_at(book, amount, code, anew=anew))
 
 
 def _most(book: Book, path: Sequence[Allotment], spendable: Decimal, *, borrow: bool) -> Decimal:
@@ -327,6 +352,8 @@ def _most(book: Book, path: Sequence[Allotment], spendable: Decimal, *, borrow: 
 def _room(book: Book, path: Sequence[Allotment], spendable: Decimal) -> Decimal | None:
     """Return how much the grants and what is beyond them could give now; none: without bound."""
     policy, counters = book.pool.policy, book.pool.counters
+    if policy.limit.mode is LimitMode.UNLIMITED:
+        return None
     room, budget = spendable, None
     if policy.limit.spend_cap is not None:
         budget = max(ZERO, policy.limit.spend_cap - counters.spend)
@@ -352,23 +379,11 @@ def _affordable(units: Decimal, price: Decimal | None, budget: Decimal | None) -
     return divide(budget, price, QUANTITY_DECIMALS, RoundingMode.DOWN)
 
 
-def _refills_at(book: Book, amount: Decimal, code: RefusalCode) -> datetime | None:
-    """Return when more comes by itself: the rate's flow, a recurrence, a grant, a new period."""
-    pool = book.pool
-    refill = pool.policy.refill
-    if code is RefusalCode.RATE_LIMITED and refill is not None:
-        if amount > refill.capacity:
-            return None
-        missing = Fraction(amount - pool.balances[Account.GRANT])
-        exact = missing * refill.seconds * 1_000_000 / Fraction(refill.amount)
-        since = pool.counters.refilled_at or pool.as_of
-        flowed = Fraction(pool.counters.refilled) * refill.seconds * 1_000_000
-        elapsed = flowed / Fraction(refill.amount) + exact
-        return since + timedelta(microseconds=-(-elapsed.numerator // elapsed.denominator))
-    times = [one.next_at for one in book.recurrences.values() if one.next_at is not None]
-    if (start := book.next_start) is not None:
-        times.append(start)
-    bounded = (RefusalCode.OVERAGE_LIMIT_EXCEEDED, RefusalCode.SPEND_CAP_EXCEEDED)
-    if code in bounded and pool.counters.period_end is not None:
-        times.append(pool.counters.period_end)
-    return min(times, default=None)
+def _begins_anew(book: Book, path: Sequence[Allotment], code: RefusalCode) -> bool:
+    """Whether what was in the way counts within a period: overage, spend, bursts, a share's."""
+    if code in (RefusalCode.OVERAGE_LIMIT_EXCEEDED, RefusalCode.SPEND_CAP_EXCEEDED):
+        return True
+    if book.pool.policy.burst is not None and book.pool.counters.burst:
+        return True
+    renewed = [replace(one, beyond=ZERO) for one in path]
+    return _room_beyond(book, path) != _room_beyond(book, renewed)

@@ -12,13 +12,18 @@ from farebox.ledger.reason import Reason
 from farebox.ledger.transfer import Cause
 
 
-def top_up(book: Book, now: datetime) -> Grant | None:
-    """Buy the agreed amount if too little is left and no bound forbids it; return the purchase."""
+def top_up(book: Book, now: datetime, *, wanted: bool = False) -> Grant | None:
+    """Buy the agreed amount if too little is left and no bound forbids it; return the purchase.
+
+    wanted: whether a request lacks units and goes through with these, however much is left.
+    """
     policy, counters = book.pool.policy.top_up, book.pool.counters
     assert policy is not None
     if book.pool.status is PoolStatus.CLOSED:
         return None
-    if book.pool.balances[Account.GRANT] >= policy.below or counters.top_ups >= policy.times:
+    if not wanted and book.pool.balances[Account.GRANT] >= policy.below:
+        return None
+    if counters.top_ups >= policy.times:
         return None
     last = counters.topped_up_at
     if last is not None and now < last + timedelta(seconds=policy.cool_off_seconds):

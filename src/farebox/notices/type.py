@@ -35,7 +35,7 @@ SAYS: Mapping[NoticeType, str] = {
     NoticeType.GRANT_PENDING: "A grant was made and waits for its payment.",
     NoticeType.GRANT_PAID: "A grant was paid for.",
     NoticeType.GRANT_EXPIRED: "A grant expired; what was left of it is gone.",
-    NoticeType.GRANT_VOIDED: "A grant was taken back.",
+    NoticeType.GRANT_VOIDED: "A grant was taken back, or units came back to one that was.",
     NoticeType.ALERT_FIRED: "What an alert watches crossed its threshold.",
     NoticeType.ALERT_CLEARED: "What an alert watches is back on the other side of its threshold.",
     NoticeType.ENTITLEMENT_LIMIT_NEAR: "As `pool.limit_near`, and `help` says what would cover it.",

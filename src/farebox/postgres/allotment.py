@@ -17,19 +17,13 @@ def put_allotments(
     pool_id: UUID,
     allotments: Sequence[Allotment],
 ) -> None:
-    """Store these shares as the pool's; others are removed. The caller holds the pool's lock."""
-    keys = [one.key for one in allotments]
-    connection.execute(
-        "update allotment set removed = true"
-        " where organization_id = %s and pool_id = %s and not (key = any(%s)) and not removed",
-        (organization_id, pool_id, keys),
-    )
+    """Store the shares of a pool, those that are removed too. The caller holds the pool's lock."""
     connection.cursor().executemany(
         "insert into allotment (organization_id, pool_id, key, definition, used, beyond, lent,"
-        " used_at, idle_since) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
+        " used_at, idle_since, removed) values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
         " on conflict (pool_id, key) do update set definition = excluded.definition,"
         " used = excluded.used, beyond = excluded.beyond, lent = excluded.lent,"
-        " used_at = excluded.used_at, idle_since = excluded.idle_since, removed = false",
+        " used_at = excluded.used_at, idle_since = excluded.idle_since, removed = excluded.removed",
         [
             (
                 organization_id,
@@ -41,6 +35,7 @@ def put_allotments(
                 one.lent,
                 one.used_at,
                 one.idle_since,
+                one.removed,
             )
             for one in allotments
         ],
@@ -68,7 +63,8 @@ def uses_since(
         "  select t.allotment, t.origin, -t.amount"
         "  from since, transfer t where t.organization_id = %(org)s and t.pool_id = %(pool)s"
         "  and t.sequence >= since.first and t.source = 'used' and t.undoes >= since.first)"
-        " select allotment, sum(amount), coalesce(sum(amount) filter (where account <> 'grant'), 0)"
+        " select allotment, sum(amount),"
+        "  coalesce(sum(amount) filter (where account not in ('grant', 'source')), 0)"
         " from use where allotment is not null group by 1",
         {"org": organization_id, "pool": pool_id, "start": start},
     ).fetchall()

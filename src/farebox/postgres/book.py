@@ -1,6 +1,6 @@
 """Books of pools, as their rows stand: to decide on, or to look at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from farebox.ledger.allotment import Allotment
 from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence
 from farebox.ledger.hold import Hold, HoldStatus, Slice
+from farebox.ledger.license import LicenseTerm
 from farebox.ledger.pool import Counters, Pool, PoolDefinition, PoolStatus
 from farebox.postgres.posting import COLUMN_OF
 
@@ -22,8 +23,8 @@ UNRESOLVED_MAX = 1_000
 
 _BALANCES = ", ".join(COLUMN_OF[account] for account in Account)
 _POOL = (
-    "pool_id, version, key, customer_key, subject, unit, status, definition::text, opened_at,"
-    f" timezone, sequence, as_of, counters::text, {_BALANCES}"
+    "pool_id, version, key, customer_key, subject, license_key, unit, status, definition::text,"
+    f" opened_at, timezone, sequence, as_of, counters::text, {_BALANCES}"
 )
 _GRANT = (
     "number, key, amount, available, held, status, basis, priority, issued_at, effective_at,"
@@ -99,10 +100,13 @@ def read_books(
         (organization_id, list(pool_ids)),
     ).fetchall()
     found = [row[0] for row in pools]
+    # After the lock, for whoever changes a license locks its pools; a join would see what was.
+    terms = _terms(connection, organization_id, sorted({row[5] for row in pools if row[5]}))
     grants = _by_pool(
         connection.execute(
             f"select pool_id, {_GRANT} from pool_grant"
-            " where organization_id = %s and pool_id = any(%s) and status <> 'closed'",
+            " where organization_id = %s and pool_id = any(%s) and status <> 'closed'"
+            " and (status <> 'voided' or held > 0)",
             (organization_id, found),
         ).fetchall(),
         _grant_of,
@@ -117,9 +121,9 @@ def read_books(
     )
     allotments = _by_pool(
         connection.execute(
-            "select pool_id, definition::text, used, beyond, lent, used_at, idle_since"
+            "select pool_id, definition::text, used, beyond, lent, used_at, idle_since, removed"
             " from allotment"
-            " where organization_id = %s and pool_id = any(%s) and not removed",
+            " where organization_id = %s and pool_id = any(%s) and (not removed or used > 0)",
             (organization_id, found),
         ).fetchall(),
         _allotment_of,
@@ -138,7 +142,7 @@ def read_books(
     )
     books = {}
     for row in pools:
-        pool_id, pool = row[0], _pool_of(row)
+        pool_id, pool = row[0], _pool_of(row, terms)
         book = Book(
             pool,
             grants.get(pool_id, ()),
@@ -161,20 +165,34 @@ def _by_pool(
     return found
 
 
-def _pool_of(row: tuple[Any, ...]) -> Pool:
+def _terms(
+    connection: Connection, organization_id: UUID, licenses: Sequence[str]
+) -> dict[str, LicenseTerm]:
+    if not licenses:
+        return {}
+    rows = connection.execute(
+        "select key, starts_at, ends_at, revoked_at from license"
+        " where organization_id = %s and key = any(%s)",
+        (organization_id, list(licenses)),
+    ).fetchall()
+    return {row[0]: LicenseTerm(*row) for row in rows}
+
+
+def _pool_of(row: tuple[Any, ...], terms: Mapping[str, LicenseTerm]) -> Pool:
     return Pool(
         key=row[2],
         customer=row[3],
         subject=row[4],
-        unit=row[5],
-        status=PoolStatus(row[6]),
-        policy=msgspec.json.decode(row[7], type=PoolDefinition).policy,
-        opened_at=row[8],
-        timezone=row[9],
-        sequence=row[10],
-        as_of=row[11],
-        counters=msgspec.json.decode(row[12], type=Counters),
-        balances=dict(zip(Account, row[13:], strict=True)),
+        license=None if row[5] is None else terms[row[5]],
+        unit=row[6],
+        status=PoolStatus(row[7]),
+        policy=msgspec.json.decode(row[8], type=PoolDefinition).policy,
+        opened_at=row[9],
+        timezone=row[10],
+        sequence=row[11],
+        as_of=row[12],
+        counters=msgspec.json.decode(row[13], type=Counters),
+        balances=dict(zip(Account, row[14:], strict=True)),
     )
 
 
@@ -216,7 +234,7 @@ def _hold_of(row: tuple[Any, ...]) -> Hold:
 
 def _allotment_of(row: tuple[Any, ...]) -> Allotment:
     one = msgspec.json.decode(row[0], type=Allotment)
-    one.used, one.beyond, one.lent, one.used_at, one.idle_since = row[1:]
+    one.used, one.beyond, one.lent, one.used_at, one.idle_since, one.removed = row[1:]
     return one
 
 

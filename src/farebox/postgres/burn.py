@@ -29,6 +29,7 @@ class Use(Struct, frozen=True):
 
     first_time, last_time, first_sequence, last_sequence: of the events that are counted.
     quantity, events: below zero for what burned and counts no more.
+    below_zero: whether these events themselves report less than nothing.
     """
 
     customer: str
@@ -44,6 +45,7 @@ class Use(Struct, frozen=True):
     last_time: datetime
     first_sequence: int
     last_sequence: int
+    below_zero: bool
 
 
 class Unburned(Struct, frozen=True):
@@ -177,6 +179,18 @@ def organizations_to_burn(connection: Connection) -> list[UUID]:
     ]
 
 
+def cards_of_pools(
+    connection: Connection, organization_id: UUID, pool_ids: Sequence[UUID]
+) -> dict[UUID, str]:
+    """Return by which rate card usage burns each of these pools from now on, if it does."""
+    rows = connection.execute(
+        "select pool_id, rate_card_key from pool_burn"
+        " where organization_id = %s and pool_id = any(%s) and until is null",
+        (organization_id, list(pool_ids)),
+    ).fetchall()
+    return dict(rows)
+
+
 def burning_pools(
     connection: Connection, organization_id: UUID, customers: Sequence[str]
 ) -> list[BurningPool]:
@@ -191,18 +205,19 @@ def burning_pools(
     return [BurningPool(*row) for row in rows]
 
 
-# The readings of a step, each with its customer. An event that names its draw has burned already,
-# one that was taken out of the stream does not count, nor does what an older version of a meter
-# read after a backfill of a newer one has read the same.
+# The readings of a step, each with its customer. What the draw that the event names has paid for
+# does not burn; an event that was taken out of the stream does not count, nor does what an older
+# version of a meter read after a backfill of a newer one has read the same. `offset 0`: the draw of
+# an event is looked for once.
 _READINGS = """
 insert into burn_reading
 select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, s.dimensions,
        coalesce(nullif(s.customer_key, ''), m.customer_key)
 from (
-  select e.sequence, e.time, r.series_id, r.quantity
-  from event e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+  select e.sequence, e.time, r.series_id, r.quantity, d.draw
+  from event e cross join lateral (select e.payload ->> 'fareboxdraw' as draw offset 0) d
+  cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
   where e.organization_id = %(org)s and e.sequence > %(after)s and e.sequence <= %(to)s
-    and e.payload ->> 'fareboxdraw' is null
     and not exists (select from void v
                     where v.organization_id = %(org)s and v.sequence = e.sequence)) r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
@@ -210,9 +225,11 @@ left join subject m on s.customer_key = '' and m.organization_id = %(org)s
   and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
 where not exists (select from superseded o
                   where o.organization_id = %(org)s and o.meter_key = s.meter_key
-                    and o.meter_version = s.meter_version and o.counted_until <= r.time)"""
+                    and o.meter_version = s.meter_version and o.counted_until <= r.time)
+  and draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
+                s.subject, r.time) is not true"""
 # Each goes to the pool that its customer burns for its meter at its time, and lies between two
-# changes of rate cards.
+# changes of rate cards. What is below zero burns nothing, and so counts off nothing either.
 _USES = """
 with target as (
   select t.customer_key, t.meter_key, t.pool_id, t.since, t.until
@@ -223,11 +240,11 @@ with target as (
 select p.customer_key, p.subject, p.meter_key, p.meter_version, p.dimensions,
        width_bucket(p.time, %(edges)s::timestamptz[]) as stretch, t.pool_id,
        sum(p.sign * p.quantity), sum(p.sign), min(p.time), max(p.time), min(p.sequence),
-       max(p.sequence)
+       max(p.sequence), p.quantity < 0 as below_zero
 from burn_reading p
 join target t on t.customer_key = p.customer_key and t.meter_key = p.meter_key
   and t.since <= p.time and p.time < t.until
-group by 1, 2, 3, 4, 5, 6, 7
+group by 1, 2, 3, 4, 5, 6, 7, below_zero
 order by 7, 2, 3, 4, 5, 6"""
 
 
@@ -314,13 +331,13 @@ def unburned(connection: Connection, organization_id: UUID, limit: int = 1000) -
 def open_readings(connection: Connection) -> None:
     """Let readings be set aside for `uses` until the transaction ends.
 
-    sign: -1 for what burned and counts no more.
+    sign: -1 for what burned and counts no more. paid_by: the pool of the draw that paid for it.
     """
     connection.execute(
         "create temporary table if not exists burn_reading (sequence bigint, time timestamptz,"
         ' quantity numeric, subject text collate "C", meter_key text collate "C",'
         ' meter_version integer, dimensions text[], customer_key text collate "C",'
-        " sign integer not null default 1)"
+        " sign integer not null default 1, paid_by uuid)"
         " on commit delete rows"
     )
 

@@ -29,7 +29,9 @@ from backfill_reading b
 join backfill_series s on s.organization_id = %(org)s and s.series_id = b.series_id {_UNTIL}
 {_MAPPED.format("b")}
 where b.organization_id = %(org)s and b.meter_key = %(meter)s and b.meter_version = %(version)s
-  and b.kind = 'totals' and not b.drawn and {_COUNTS.format("b")}"""
+  and b.kind = 'totals' and {_COUNTS.format("b")}
+  and draw_pays(%(org)s, case when b.drawn then draw_named(%(org)s, b.sequence) end, {_WHOSE},
+                s.subject, b.time) is not true"""
 
 # What older versions read of the times from the new one's start on: of events that the steps have
 # passed, and in backfills of their own. Sequences of old events are read through by time.
@@ -38,25 +40,26 @@ insert into burn_reading
 select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, s.dimensions,
        {_WHOSE}, -1
 from (
-  select e.sequence, e.time, n.series_id, n.quantity
+  select e.sequence, e.time, n.series_id, n.quantity, e.draw
   from (
-    select sequence, time, series, quantities, payload from event
+    select sequence, time, series, quantities, payload ->> 'fareboxdraw' as draw from event
     where organization_id = %(org)s and time >= %(start)s and sequence + 0 <= %(burned)s
     offset 0) e
   cross join lateral unnest(e.series, e.quantities) n(series_id, quantity)
-  where e.payload ->> 'fareboxdraw' is null
-    and not exists (select from void v
+  where not exists (select from void v
                     where v.organization_id = %(org)s and v.sequence = e.sequence)
   union all
-  select b.sequence, b.time, b.series_id, b.quantity
+  select b.sequence, b.time, b.series_id, b.quantity,
+         case when b.drawn then draw_named(%(org)s, b.sequence) end
   from backfill f join backfill_reading b on b.organization_id = %(org)s
     and b.meter_key = f.meter_key and b.meter_version = f.meter_version
   where f.organization_id = %(org)s and f.meter_key = %(meter)s and f.meter_version < %(version)s
-    and f.status = 'switched' and b.kind = 'totals' and not b.drawn and b.time >= %(start)s) r
+    and f.status = 'switched' and b.kind = 'totals' and b.time >= %(start)s) r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
   and s.meter_key = %(meter)s and s.meter_version < %(version)s {_UNTIL}
 {_MAPPED.format("r")}
-where {_COUNTS.format("r")}"""
+where {_COUNTS.format("r")}
+  and draw_pays(%(org)s, r.draw, {_WHOSE}, s.subject, r.time) is not true"""
 
 # What a draw covered of which all was taken back has not burned, unless another covers it too.
 _TAKEN_BACK = """

@@ -36,7 +36,10 @@ class SubjectTarget(Struct, frozen=True):
 
 
 class Burned(Struct, frozen=True):
-    """Usage of a subject that has burned a pool; last_time: of its last event."""
+    """Usage of a subject that has burned a pool, or that a draw from it paid for.
+
+    last_time: of its last event.
+    """
 
     subject: str
     pool: str
@@ -47,24 +50,25 @@ class Burned(Struct, frozen=True):
 # they hold, the stream is read. `+ 0` keeps the planner from the index on sequence. Readings of a
 # backfill lie beside the events; they burned with its switch, wherever the steps were.
 _READINGS = """
-insert into burn_reading
+insert into burn_reading (sequence, time, quantity, subject, meter_key, meter_version, dimensions,
+  customer_key, paid_by)
 with mapped as materialized (
-  select * from unnest(%(subjects)s::text[], %(customers)s::text[], %(starts)s::timestamptz[],
-                       %(ends)s::timestamptz[], %(named)s::boolean[])
-    t(subject, customer_key, start_at, end_at, named)
+  select * from unnest(%(subjects)s::text[], %(customers)s::text[], %(formers)s::text[],
+                       %(starts)s::timestamptz[], %(ends)s::timestamptz[], %(named)s::boolean[])
+    t(subject, customer_key, former, start_at, end_at, named)
 ),
 owned as materialized (
-  select s.*, m.customer_key as taker, m.start_at, m.end_at
+  select s.*, m.customer_key as taker, m.former, m.start_at, m.end_at
   from mapped m join series s on not m.named and s.organization_id = %(org)s
     and s.subject = m.subject and s.customer_key = ''
   union all
-  select s.*, m.customer_key, m.start_at, m.end_at
+  select s.*, m.customer_key, m.former, m.start_at, m.end_at
   from mapped m join series s on m.named and s.organization_id = %(org)s
     and s.customer_key = m.customer_key and s.customer_key <> ''
 ),
 member as materialized (
-  select o.series_id, o.subject, o.meter_key, o.meter_version, o.dimensions, o.taker, o.start_at,
-         least(o.end_at, u.counted_until) as end_at
+  select o.series_id, o.subject, o.meter_key, o.meter_version, o.dimensions, o.taker, o.former,
+         o.start_at, least(o.end_at, u.counted_until) as end_at
   from owned o left join superseded u on u.organization_id = %(org)s
     and u.meter_key = o.meter_key and u.meter_version = o.meter_version
 ),
@@ -88,22 +92,33 @@ found as (
     select sequence, time, series, quantities, payload from event
     where organization_id = %(org)s and sequence > f.sequence and sequence <= %(burned)s
     offset 0) e
+),
+reading as (
+  select e.sequence, e.time, r.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
+         m.taker, m.former, d.draw
+  from found e cross join lateral (select e.payload ->> 'fareboxdraw' as draw offset 0) d
+  cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+  join member m on m.series_id = r.series_id and m.start_at <= e.time and e.time < m.end_at
+  where not exists (select from void v
+                    where v.organization_id = %(org)s and v.sequence = e.sequence)
+  union all
+  select b.sequence, b.time, b.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
+         m.taker, m.former, case when b.drawn then draw_named(%(org)s, b.sequence) end
+  from member m join backfill f on f.organization_id = %(org)s and f.meter_key = m.meter_key
+    and f.meter_version = m.meter_version and f.status = 'switched'
+  cross join lateral (
+    select sequence, time, quantity, drawn from backfill_reading where organization_id = %(org)s
+      and series_id = m.series_id and kind = 'totals' and time >= m.start_at and time < m.end_at
+    offset 0) b
 )
-select e.sequence, e.time, r.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
-       case when e.payload ->> 'fareboxdraw' is null then m.taker end
-from found e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
-join member m on m.series_id = r.series_id and m.start_at <= e.time and e.time < m.end_at
-where not exists (select from void v
-                  where v.organization_id = %(org)s and v.sequence = e.sequence)
-union all
-select b.sequence, b.time, b.quantity, m.subject, m.meter_key, m.meter_version, m.dimensions,
-       case when not b.drawn then m.taker end
-from member m join backfill f on f.organization_id = %(org)s and f.meter_key = m.meter_key
-  and f.meter_version = m.meter_version and f.status = 'switched'
-cross join lateral (
-  select sequence, time, quantity, drawn from backfill_reading where organization_id = %(org)s
-    and series_id = m.series_id and kind = 'totals' and time >= m.start_at and time < m.end_at
-  offset 0) b"""
+select sequence, time, quantity, subject, meter_key, meter_version, dimensions,
+       case when draw_pays(%(org)s, draw, coalesce(nullif(taker, ''), former), subject, time)
+                 is not true then taker end,
+       case when former is not null and draw_pays(%(org)s, draw, former, subject, time)
+                 and (taker = '' or not draw_pays(%(org)s, draw, taker, subject, time))
+                 and draw_left(%(org)s, draw) is distinct from 0
+            then draw_pool(draw) end
+from reading"""
 
 
 def read_late(
@@ -111,7 +126,8 @@ def read_late(
 ) -> list[str]:
     """As `burn.read_step`: set readings up to the watermark aside, as what they become.
 
-    Those of an event that names its draw are set aside as nobody's: they have burned already.
+    What the draw that an event names has paid for is set aside as nobody's, where the pool of the
+    draw serves whose it becomes; where it served whose it was alone, `paid_before` tells.
     """
     burn.open_readings(connection)
     # What an earlier change in this transaction set aside has burned.
@@ -123,6 +139,7 @@ def read_late(
             "burned": burned,
             "subjects": [one.subject for one in mapped],
             "customers": [one.customer for one in mapped],
+            "formers": [one.former for one in mapped],
             "starts": [one.start for one in mapped],
             "ends": [one.end for one in mapped],
             "named": [one.named for one in mapped],
@@ -131,9 +148,38 @@ def read_late(
     return burn.customers_aside(connection)
 
 
+_PAID = """
+with target as materialized (
+  select * from unnest(%(subjects)s::text[], %(meters)s::text[], %(starts)s::timestamptz[],
+                       %(ends)s::timestamptz[])
+    t(subject, meter_key, start_at, end_at)
+)
+select p.subject, o.key, max(p.time) from burn_reading p join pool o on o.pool_id = p.paid_by
+where exists (select from target t where t.subject = p.subject and t.meter_key = p.meter_key
+                and t.start_at <= p.time and p.time < t.end_at)
+group by 1, 2 order by 1, 2"""
+
+
+def paid_before(connection: Connection, targets: Sequence[SubjectTarget]) -> list[Burned]:
+    """Return which readings set aside a draw has paid for, from a pool that serves them no more.
+
+    Of those that burn a pool, as what they were or as what they become; no plan charges them.
+    """
+    rows = connection.execute(
+        _PAID,
+        {
+            "subjects": [one.subject for one in targets],
+            "meters": [one.meter for one in targets],
+            "starts": [one.start for one in targets],
+            "ends": [one.end for one in targets],
+        },
+    ).fetchall()
+    return [Burned(*row) for row in rows]
+
+
 # What has burned is what a draw of the pool by this subject covers, unless all of the draw was
-# taken back, and what names its draw. No draw is older than its events are here, but for clocks
-# that differ. Sums, for what was taken back "exists" might be looked for in all ledgers at once.
+# taken back. No draw is older than its events are here, but for clocks that differ. Sums, for what
+# was taken back "exists" might be looked for in all ledgers at once.
 _BURNED = """
 with former as materialized (
   select * from unnest(%(subjects)s::text[], %(meters)s::text[], %(pools)s::uuid[],
@@ -167,9 +213,8 @@ gone as (
   delete from burn_reading p using former f
   where f.subject = p.subject and f.meter_key = p.meter_key
     and f.start_at <= p.time and p.time < f.end_at
-    and (p.customer_key is null
-         or exists (select from draw d where d.pool_id = f.pool_id and d.subject = p.subject
-                      and p.sequence between d.first_sequence and d.last_sequence))
+    and exists (select from draw d where d.pool_id = f.pool_id and d.subject = p.subject
+                  and p.sequence between d.first_sequence and d.last_sequence)
   returning p.subject, p.meter_key, p.time, f.pool_id
 )
 select g.subject, o.key, max(g.time) from gone g join pool o on o.pool_id = g.pool_id

@@ -51,20 +51,21 @@ _IMPORTED = "g.organization_id = %(org)s and g.import_id = %(import)s"
 _READINGS = f"""
 insert into burn_reading
 with gone as (
-  select e.sequence, e.time, u.series_id, u.quantity
+  select e.sequence, e.time, u.series_id, u.quantity, e.draw
   from import_range g cross join lateral (
-    select sequence, time, series, quantities, payload from event
+    select sequence, time, series, quantities, payload ->> 'fareboxdraw' as draw from event
     where organization_id = %(org)s and sequence >= g.first_sequence
       and sequence <= least(g.last_sequence, %(burned)s)
     offset 0) e
   cross join lateral unnest(e.series, e.quantities) u(series_id, quantity)
-  where {_IMPORTED} and e.payload ->> 'fareboxdraw' is null
+  where {_IMPORTED}
   union all
-  select b.sequence, b.time, b.series_id, b.quantity
+  select b.sequence, b.time, b.series_id, b.quantity,
+         case when b.drawn then draw_named(%(org)s, b.sequence) end
   from import_range g cross join lateral (
     select * from backfill_reading where organization_id = %(org)s
       and sequence >= g.first_sequence and sequence <= g.last_sequence
-      and kind = 'totals' and not drawn
+      and kind = 'totals'
     offset 0) b
   join backfill f on f.organization_id = %(org)s and f.meter_key = b.meter_key
     and f.meter_version = b.meter_version and f.status = 'switched'
@@ -75,7 +76,9 @@ select r.sequence, r.time, r.quantity, s.subject, s.meter_key, s.meter_version, 
 from gone r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
 left join subject m on s.customer_key = '' and m.organization_id = %(org)s
-  and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to"""
+  and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
+where draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
+                s.subject, r.time) is not true"""
 
 _TABLES = (
     "create temporary table if not exists burn_voided ("
@@ -153,9 +156,9 @@ where exists (
     and v.meter_key = n.part ->> 'meter'
     and v.sequence between d.first_sequence and d.last_sequence)"""
 
-# Each reading was counted once by a part, and at most once taken from one when a newer version of
-# its meter read the event instead. Of several parts around it, the one that is closest around it;
-# what stays here has burned nothing.
+# Each reading that is not below zero was counted once by a part, and at most once taken from one
+# when a newer version of its meter read the event instead. Of several parts around it, the one that
+# is closest around it; what stays here has burned nothing.
 _BACK = """
 with chosen as materialized (
   select distinct on (v.reading, b.sign) v.reading, v.quantity, b.pool_id, b.operation, b.place,
@@ -165,6 +168,7 @@ with chosen as materialized (
     and v.dimensions = b.dimensions
     and v.sequence between b.first_sequence and b.last_sequence
     and v.time between b.first_time and b.last_time
+  where v.quantity >= 0
   order by v.reading, b.sign, b.taken_back, b.last_time - b.first_time,
            b.last_sequence - b.first_sequence, b.operation desc
 ),
@@ -181,8 +185,8 @@ with chosen as materialized (
   from burn_voided v join unburned u on u.organization_id = %(org)s and u.pool_id = v.pool_id
     and u.meter_key = v.meter_key and u.dimensions::jsonb = v.dimensions
     and v.time between u.first_time and u.last_time and u.events > 0
-  where v.counts
-  order by v.reading, u.last_time - u.first_time, u.reason
+  where v.counts and (v.quantity < 0 or u.reason <> 'below_zero')
+  order by v.reading, u.reason <> 'below_zero', u.last_time - u.first_time, u.reason
 ),
 gone as (
   select pool_id, meter_key, dimensions, reason, count(*) as events, sum(quantity) as quantity

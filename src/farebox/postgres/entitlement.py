@@ -14,17 +14,18 @@ from farebox.postgres.customer import SubscriptionRow
 
 
 class AccessRow(Struct, frozen=True):
-    """A feature for a term, bought with units of a pool."""
+    """A feature, or a license, for a term, bought with units of a pool."""
 
     access_id: UUID
     customer_key: str
     subject: str | None
-    feature_key: str
+    feature_key: str | None
     pool_id: UUID
     operation: int
     starts_at: datetime
     ends_at: datetime
-    revoked_at: datetime | None
+    revoked_at: datetime | None = None
+    license_key: str | None = None
 
 
 _ACCESS = ", ".join(AccessRow.__struct_fields__)
@@ -152,20 +153,34 @@ def used_of(
 def add_access(connection: Connection, organization_id: UUID, row: AccessRow) -> None:
     connection.execute(
         f"insert into access (organization_id, {_ACCESS})"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         (organization_id, *msgspec.structs.astuple(row)),
     )
 
 
 def revoke_access(
     connection: Connection, organization_id: UUID, pool_id: UUID, operation: int, now: datetime
-) -> None:
-    """Take back the access that an operation bought, if it bought any."""
-    connection.execute(
-        "update access set revoked_at = %s"
-        " where organization_id = %s and pool_id = %s and operation = %s and revoked_at is null",
-        (now, organization_id, pool_id, operation),
-    )
+) -> AccessRow | None:
+    """Take back the access that an operation bought, if it bought any that is not over."""
+    row = connection.execute(
+        "update access set revoked_at = %s where organization_id = %s and pool_id = %s"
+        " and operation = %s and revoked_at is null and ends_at > %s"
+        f" returning {_ACCESS}",
+        (now, organization_id, pool_id, operation, now),
+    ).fetchone()
+    return None if row is None else AccessRow(*row)
+
+
+def find_license_bought(
+    connection: Connection, organization_id: UUID, pool_id: UUID, operation: int
+) -> str | None:
+    """Return the license of which an operation bought a term, none where it did not."""
+    row = connection.execute(
+        "select license_key from access"
+        " where organization_id = %s and pool_id = %s and operation = %s",
+        (organization_id, pool_id, operation),
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def access_of(
@@ -175,11 +190,11 @@ def access_of(
     now: datetime,
     features: Sequence[str] | None = None,
 ) -> list[AccessRow]:
-    """Return the access of a customer that is in force at `now`."""
+    """Return the access of a customer to features that is in force at `now`."""
     rows = connection.execute(
         f"select {_ACCESS} from access where organization_id = %(org)s"
         " and customer_key = %(customer)s and starts_at <= %(now)s and ends_at > %(now)s"
-        " and revoked_at is null"
+        " and revoked_at is null and feature_key is not null"
         " and (%(features)s::text[] is null or feature_key = any(%(features)s))"
         " order by feature_key, ends_at",
         {

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from farebox.events.admit import Admitted
+from farebox.events.event import Extension
 from farebox.metering.book import MeterBook
 from farebox.metering.kind import Filed
 from farebox.metering.reading import ReadingRefusal
@@ -17,17 +18,28 @@ _JSON = msgspec.json.Encoder()
 
 
 class Prepared:
-    """One event, ready to be appended. `unread`: no meter reads its type."""
+    """One event, ready to be appended.
 
-    __slots__ = ("digest", "key", "kind", "row", "series", "unread")
+    unread: no meter reads its type. draw: what it names as the draw that paid for it, if anything.
+    """
 
-    def __init__(self, row: Row, kind: str, series: Sequence[Series], unread: bool) -> None:
+    __slots__ = ("digest", "draw", "key", "kind", "row", "series", "unread")
+
+    def __init__(
+        self,
+        row: Row,
+        kind: str,
+        series: Sequence[Series],
+        unread: bool,
+        draw: Extension | None = None,
+    ) -> None:
         self.key = row[1]
         self.digest = row[2]
         self.row = row
         self.kind = kind
         self.series = series
         self.unread = unread
+        self.draw = draw
 
 
 def prepare(book: MeterBook, admitted: Admitted) -> Prepared | ReadingRefusal:
@@ -48,7 +60,8 @@ def prepare(book: MeterBook, admitted: Admitted) -> Prepared | ReadingRefusal:
         admitted.payload,
     )
     series = [one.series for one in filed] if filed else ()
-    return Prepared(row, event.type, series, filed is None)
+    draw = event.extensions.get("fareboxdraw")
+    return Prepared(row, event.type, series, filed is None, draw)
 
 
 def _readings(filed: list[Filed]) -> tuple[str, str, str, str, str, str]:

@@ -27,9 +27,9 @@ def add_pool(
     assert not any(pool.balances.values())
     connection.execute(
         "insert into pool (organization_id, pool_id, key, customer_key, subscription_key, subject,"
-        " unit, status,"
+        " license_key, unit, status,"
         f" definition, opened_at, timezone, version, sequence, as_of, counters, {_BALANCES})"
-        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, 0, %s, %s,"
+        " values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, 0, 0, %s, %s,"
         f" {', '.join('0' for _ in Account)})",
         (
             organization_id,
@@ -38,6 +38,7 @@ def add_pool(
             pool.customer,
             definition.subscription,
             pool.subject,
+            definition.license,
             pool.unit,
             pool.status,
             msgspec.json.encode(definition).decode(),
@@ -100,6 +101,10 @@ class PoolKey(Struct, frozen=True):
     key: str
     customer: str | None
     feature: str | None = None
+    license: str | None = None
+
+
+_KEY = "pool_id, key, customer_key, feature_key, license_key"
 
 
 def find_pool(
@@ -112,8 +117,7 @@ def find_pool(
     """Return a pool by its key or by its id."""
     column, value = ("key", key) if pool_id is None else ("pool_id", pool_id)
     row = connection.execute(
-        "select pool_id, key, customer_key, feature_key from pool"
-        f" where organization_id = %s and {column} = %s",
+        f"select {_KEY} from pool where organization_id = %s and {column} = %s",
         (organization_id, value),
     ).fetchone()
     return None if row is None else PoolKey(*row)
@@ -128,10 +132,8 @@ def find_pools(
 ) -> list[PoolKey]:
     """Return the pools that have one of these keys or ids."""
     rows = connection.execute(
-        "select pool_id, key, customer_key, feature_key from pool"
-        " where organization_id = %s and key = any(%s)"
-        " union select pool_id, key, customer_key, feature_key from pool"
-        " where organization_id = %s and pool_id = any(%s)",
+        f"select {_KEY} from pool where organization_id = %s and key = any(%s)"
+        f" union select {_KEY} from pool where organization_id = %s and pool_id = any(%s)",
         (organization_id, list(keys), organization_id, list(pool_ids)),
     ).fetchall()
     return [PoolKey(*row) for row in rows]
@@ -142,15 +144,23 @@ def list_pools(
     organization_id: UUID,
     *,
     customer: str | None = None,
+    license: str | None = None,
     after: str | None = None,
     limit: int = 100,
 ) -> list[PoolKey]:
     """Return pools by key, a page at a time."""
     rows = connection.execute(
-        "select pool_id, key, customer_key, feature_key from pool where organization_id = %(org)s"
+        f"select {_KEY} from pool where organization_id = %(org)s"
         " and (%(customer)s::text is null or customer_key = %(customer)s)"
+        " and (%(license)s::text is null or license_key = %(license)s)"
         " and (%(after)s::text is null or key > %(after)s) order by key limit %(limit)s",
-        {"org": organization_id, "customer": customer, "after": after, "limit": limit},
+        {
+            "org": organization_id,
+            "customer": customer,
+            "license": license,
+            "after": after,
+            "limit": limit,
+        },
     ).fetchall()
     return [PoolKey(*row) for row in rows]
 

@@ -33,6 +33,24 @@ def lock_due(connection: Connection, organization_id: UUID, pool_id: UUID, now: 
     return row is not None
 
 
+def lock_behind(
+    connection: Connection, organization_id: UUID, pool_ids: Sequence[UUID], now: datetime
+) -> list[UUID]:
+    """Lock those of the pools on which something fell due by `now`; return them in their order.
+
+    Among them is a rate limit that nobody looked at yet: it is full from the first look on. Whoever
+    has one is waited for; where they posted what was due, it is not among them any more.
+    """
+    rows = connection.execute(
+        "select pool_id from pool where organization_id = %s and pool_id = any(%s)"
+        " and (next_due <= %s or (definition -> 'policy' ->> 'refill' is not null"
+        "  and counters ->> 'refill_grant' is null and status = 'open'))"
+        " order by pool_id for update",
+        (organization_id, list(pool_ids), now),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
 def touched_organizations(connection: Connection) -> list[UUID]:
     """Return the organizations whose outbox has rows; the connection is of none."""
     return [row[0] for row in connection.execute("select * from touched_organizations()")]

@@ -17,7 +17,7 @@ from farebox.ledger.pool import Counters
 # into which units flow come with those that are full, those without anything after them.
 _ITEMS = """
 select * from (
-  select p.key, p.definition ->> 'name' as name, p.customer_key, p.unit, p.status,
+  select p.pool_id, p.key, p.definition ->> 'name' as name, p.customer_key, p.unit, p.status,
     coalesce(p.definition -> 'policy' -> 'limit' ->> 'mode', 'hard') as mode,
     p.granted as available, p.held, -p.overdraft as overdraft, p.counters::text as counters,
     p.definition -> 'policy' ->> 'refill' as refill, p.next_due,
@@ -26,7 +26,8 @@ select * from (
       when p.granted + c.taken = 0 then 2 else p.granted / (p.granted + c.taken) end as level
   from pool p
   cross join lateral (select greatest(0, (p.counters ->> 'used')::numeric + p.overdraft
-    - (p.counters ->> 'overage')::numeric - (p.counters ->> 'burst')::numeric) as taken) c
+    - (p.counters ->> 'overage')::numeric - (p.counters ->> 'burst')::numeric
+    - coalesce((p.counters ->> 'unlimited')::numeric, 0)) as taken) c
   where p.organization_id = %(org)s
     and (%(customer)s::text is null or p.customer_key = %(customer)s)
     and (%(search)s = '' or p.key ilike %(like)s or p.customer_key ilike %(like)s
@@ -45,6 +46,7 @@ order by i.place
 class PoolItem(Struct, frozen=True):
     """A pool in a list; `level` is what is left of what there was, from 0 to 1, then the others."""
 
+    pool_id: UUID
     key: str
     name: str
     customer_key: str | None
@@ -59,8 +61,13 @@ class PoolItem(Struct, frozen=True):
     next_due: datetime | None
     level: Decimal
 
+    def is_due(self, now: datetime) -> bool:
+        """Whether something happened by itself that the row does not tell yet."""
+        return self.next_due is not None and self.next_due <= now
+
 
 class _Item(Struct):
+    pool_id: UUID
     key: str
     name: str | None
     customer_key: str | None
@@ -101,6 +108,7 @@ def pool_items(
     ).fetchall()
     return [
         PoolItem(
+            row.pool_id,
             row.key,
             row.name or "",
             row.customer_key,

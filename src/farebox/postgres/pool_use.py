@@ -1,29 +1,34 @@
 """What pools cost between two instants: entries beyond grants, purchases and their refunds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 from psycopg import Connection
 
-from farebox.invoicing.pool_use import Episode, PoolUse, PoolUseKind
-from farebox.ledger.grant import cost_of_part
-from farebox.money.rounding import EXACT
+from farebox.invoicing.pool_use import Episode, PoolUse, PoolUseKind, refund_of
+from farebox.money.rounding import EXACT, exact_sum
 
 
 class PoolTarget(Struct, frozen=True):
-    """A subscription and the half-open span in which its pools' units moved."""
+    """A subscription and the half-open span in which its pools' units moved; how it is billed."""
 
     subscription_key: str
     start: datetime
     end: datetime
+    currency: str
 
+
+EPISODES_MAX = 500
+"""Of a line's episodes so many are kept; the last one stands for all that followed."""
 
 _TARGET = """
 with target as (
-  select n - 1 as n, t.start_at, t.end_at, p.pool_id, p.key, p.unit,
+  select n - 1 as n, t.start_at, t.end_at, p.pool_id, p.key, p.unit, p.sequence as upto,
          p.definition ->> 'name' as name
   from unnest(%(subscriptions)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     with ordinality t(subscription_key, start_at, end_at, n)
@@ -32,25 +37,69 @@ with target as (
 # What was taken counts, what of it was taken back counts against it: in the period in which that
 # moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
 # The predicate of the partial index is repeated for it to be used.
-_BEYOND = f"""{_TARGET}
-select g.n, g.key, g.name, g.unit, x.account, x.price, sum(x.amount), min(x.time), max(x.time)
-from target g
-cross join lateral (
-  select coalesce(t.origin, t.source) as account, t.price, t.time,
-         case when t.target = 'used' then t.amount else -t.amount end as amount
-  from transfer t
-  where t.pool_id = g.pool_id and t.sequence >= sequence_at(g.pool_id, g.start_at)
-    and t.sequence < sequence_at(g.pool_id, g.end_at)
-    and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-    and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
-  union all
-  select t.origin, t.price, d.time, -t.amount
-  from transfer t join transfer d on d.pool_id = t.pool_id and d.sequence = t.undoes
-  where t.pool_id = g.pool_id and t.undoes >= sequence_at(g.pool_id, g.start_at)
-    and t.undoes < sequence_at(g.pool_id, g.end_at) and t.reason = 'voided'
-    and t.origin in ('overage', 'burst')) x
-group by 1, 2, 3, 4, 5, 6
-order by 1, 2, 5, 6"""
+#
+# An episode ends where an operation took from grants alone; between neighbours there is none. What
+# was taken back stands at the place of its use, with its episode; use of an earlier period is -1.
+_BEYOND = f"""{_TARGET},
+entry as (
+  select g.n, g.pool_id, x.*, x.place < s.first as earlier
+  from target g
+  cross join lateral (
+    select sequence_at(g.pool_id, g.start_at) as first, sequence_at(g.pool_id, g.end_at) as next
+    offset 0) s
+  cross join lateral (
+    select coalesce(t.origin, t.source) as account, t.price, t.time, t.sequence, t.operation,
+           case when t.target = 'used' then t.amount else -t.amount end as amount,
+           case when t.target = 'used' then t.operation else t.undoes end as place,
+           t.target = 'used' as taken
+    from transfer t
+    where t.pool_id = g.pool_id and t.sequence >= s.first and t.sequence < s.next
+      and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
+      and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
+    union all
+    select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false
+    from transfer t
+    where t.pool_id = g.pool_id and t.undoes >= s.first and t.undoes < s.next
+      and t.reason = 'voided' and t.origin in ('overage', 'burst')) x
+),
+followed as (
+  select e.*, case when e.taken then lag(e.sequence) over
+           (partition by e.n, e.pool_id, e.account, e.taken order by e.sequence) end as before
+  from entry e
+),
+marked as (
+  select f.*, f.before + 1 < f.operation and exists (
+      select from transfer t
+      where t.pool_id = f.pool_id and t.sequence > f.before and t.sequence < f.operation
+        and t.source = 'grant' and t.target in ('used', 'held')
+        and t.operation is distinct from (
+          select b.operation from transfer b
+          where b.pool_id = t.pool_id and b.sequence >= t.operation
+            and (b.source in ('overage', 'burst') or b.origin in ('overage', 'burst'))
+          order by b.sequence limit 1)
+    ) as begins
+  from followed f
+),
+numbered as (
+  select m.*, case when m.earlier then -1 else count(*) filter (where m.begins) over
+      (partition by m.n, m.pool_id, m.account order by m.place, not m.taken, m.sequence)
+    end as episode
+  from marked m
+),
+told as (
+  select n, pool_id, account, price, episode,
+         coalesce(min(time) filter (where taken), min(time)) as start_at,
+         coalesce(max(time) filter (where taken), max(time)) as end_at,
+         sum(amount) as units, min(place) as first, max(place) as last, count(*) as entries,
+         row_number() over (partition by n, pool_id, account, price order by episode) as row
+  from numbered group by 1, 2, 3, 4, 5
+)
+select g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, min(o.start_at), max(o.end_at),
+       sum(o.units), min(o.first), max(o.last), sum(o.entries)::bigint, count(*), o.episode < 0
+from told o join target g on g.n = o.n and g.pool_id = o.pool_id
+group by g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, least(o.row, %(most)s),
+         o.episode < 0
+order by g.n, g.key, o.account, o.price, min(o.row)"""
 _PURCHASES = f"""{_TARGET}
 select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.issued_at
 from target g
@@ -58,42 +107,28 @@ join pool_grant p on p.pool_id = g.pool_id and p.on_invoice and p.cost is not nu
   and p.issued_at >= g.start_at and p.issued_at < g.end_at
 order by 1, 2, p.number"""
 # What is taken back of a purchase, or was never paid, is not charged; what was used of it stays so.
+# What comes back once it was voided is taken back then: `earlier` is what was before this span.
 # The predicate of the partial index is repeated for it to be used.
-_REFUNDS = f"""{_TARGET}
-select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), t.time,
-       t.amount
-from target g
-join transfer t on t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
-  and t.sequence >= sequence_at(g.pool_id, g.start_at)
-  and t.sequence < sequence_at(g.pool_id, g.end_at)
-join pool_grant p on p.pool_id = g.pool_id and p.number = t.grant_number
-  and p.on_invoice and p.cost is not null
-order by 1, 2, t.sequence"""
-# An episode ends where an operation drew from grants alone again.
-_EPISODES = f"""{_TARGET},
-burst as (
-  select g.n, g.key, t.pool_id, t.operation, t.sequence, t.time, t.amount, t.price,
-         lag(t.sequence) over (partition by g.n, g.pool_id order by t.sequence) as before
+_REFUNDS = f"""{_TARGET},
+returned as (
+  select g.n, g.pool_id, g.key, g.name, g.unit, g.start_at, t.grant_number,
+         min(t.sequence) as first, min(t.time) as first_at, max(t.time) as last_at,
+         sum(t.amount) as amount
   from target g
-  join transfer t on t.pool_id = g.pool_id and t.sequence >= sequence_at(g.pool_id, g.start_at)
+  join transfer t on t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
+    and t.sequence >= sequence_at(g.pool_id, g.start_at)
     and t.sequence < sequence_at(g.pool_id, g.end_at)
-    and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-    and t.source = 'burst'
-),
-marked as (
-  select b.*, exists (
-      select from transfer f where f.pool_id = b.pool_id and f.sequence > b.before
-        and f.sequence < b.operation and f.source = 'grant' and f.target in ('used', 'held')
-    ) as begins
-  from burst b
-),
-numbered as (
-  select m.*, count(*) filter (where m.begins)
-    over (partition by m.n, m.pool_id order by m.sequence) as episode
-  from marked m
+  group by 1, 2, 3, 4, 5, 6, 7
 )
-select n, key, price, episode, min(time), max(time), sum(amount) from numbered
-group by 1, 2, 3, 4 order by 1, 2, 3, 4"""
+select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::text),
+       r.first_at, r.last_at, r.amount,
+       coalesce((select sum(t.amount) from transfer t where t.pool_id = r.pool_id
+         and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = r.grant_number
+         and t.sequence >= r.grant_number and t.sequence < sequence_at(r.pool_id, r.start_at)), 0)
+from returned r
+join pool_grant p on p.pool_id = r.pool_id and p.number = r.grant_number
+  and p.on_invoice and p.cost is not null
+order by 1, 2, r.first"""
 
 
 def pool_uses(
@@ -105,6 +140,7 @@ def pool_uses(
         "subscriptions": [one.subscription_key for one in targets],
         "starts": [one.start for one in targets],
         "ends": [one.end for one in targets],
+        "most": EPISODES_MAX,
     }
     found: list[list[PoolUse]] = [[] for _ in targets]
     for n, key, name, unit, amount, cost, grant, time in connection.execute(
@@ -123,7 +159,7 @@ def pool_uses(
                 last_at=time,
             )
         )
-    for n, key, name, unit, bought, cost, grant, time, amount in connection.execute(
+    for n, key, name, unit, bought, cost, grant, first, last, amount, earlier in connection.execute(
         _REFUNDS, parameters
     ).fetchall():
         found[n].append(
@@ -133,38 +169,44 @@ def pool_uses(
                 unit=unit,
                 kind=PoolUseKind.REFUND,
                 quantity=EXACT.minus(amount),
-                cost=EXACT.minus(cost_of_part(cost, bought, amount)),
+                cost=EXACT.minus(refund_of(cost, bought, earlier, amount, targets[n].currency)),
                 grant=grant,
-                first_at=time,
-                last_at=time,
-            )
-        )
-    beyond = connection.execute(_BEYOND, parameters).fetchall()
-    episodes: dict[tuple[Any, ...], list[Episode]] = {}
-    if any(row[4] == PoolUseKind.BURST for row in beyond):
-        for n, key, price, _, start, end, units in connection.execute(
-            _EPISODES, parameters
-        ).fetchall():
-            episodes.setdefault((n, key, price), []).append(Episode(start, end, units))
-    for n, key, name, unit, account, price, amount, first, last in beyond:
-        if not amount:
-            continue
-        kind = PoolUseKind(account)
-        burst = episodes.get((n, key, price), []) if kind is PoolUseKind.BURST else []
-        found[n].append(
-            PoolUse(
-                pool=key,
-                name=name,
-                unit=unit,
-                kind=kind,
-                quantity=amount,
-                price=price,
                 first_at=first,
                 last_at=last,
-                episodes=tuple(burst),
             )
         )
+    for n, use in _beyond(connection, parameters):
+        found[n].append(use)
     return found
+
+
+def _beyond(connection: Connection, parameters: dict[str, Any]) -> Iterator[tuple[int, PoolUse]]:
+    """Yield what was taken beyond the grants, by pool, account and price."""
+    rows = connection.execute(_BEYOND, parameters).fetchall()
+    for (n, key, name, unit, upto, account, price), of_line in groupby(rows, itemgetter(slice(7))):
+        episodes = tuple(
+            Episode(start, end, units, first, last, entries, count, earlier)
+            for start, end, units, first, last, entries, count, earlier in (
+                row[7:] for row in of_line
+            )
+        )
+        quantity = exact_sum([one.units for one in episodes])
+        if quantity:
+            yield (
+                n,
+                PoolUse(
+                    pool=key,
+                    name=name,
+                    unit=unit,
+                    kind=PoolUseKind(account),
+                    quantity=quantity,
+                    price=price,
+                    first_at=min(one.start for one in episodes),
+                    last_at=max(one.end for one in episodes),
+                    episodes=episodes,
+                    upto=upto,
+                ),
+            )
 
 
 def pools_of_subscriptions(

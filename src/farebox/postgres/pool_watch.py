@@ -19,7 +19,8 @@ _CALM = """(
  and p.sequence - w.sequence <= %(entries)s and (
   select t.sequence from transfer t where t.pool_id = w.pool_id and t.sequence > w.sequence
    and not (t.available_after >= w.calm_above and (t.source, t.target) in
-    (('grant', 'used'), ('grant', 'held'), ('held', 'used'), ('held', 'grant')))
+    (('grant', 'used'), ('grant', 'held'), ('held', 'used'), ('held', 'grant'),
+     ('source', 'used'), ('source', 'held'), ('held', 'source')))
   order by t.sequence limit 1) is null)"""
 
 
@@ -45,7 +46,7 @@ class PoolRow(Struct, frozen=True, kw_only=True):
     """A pool as it stands after its entry `sequence`.
 
     end: up to where this look reads entries, the end of an operation. refilled: a rate limit.
-    overdraft: what is owed, as a positive number.
+    unlimited: nothing bounds it. overdraft: what is owed, as a positive number.
     """
 
     pool_id: UUID
@@ -54,6 +55,7 @@ class PoolRow(Struct, frozen=True, kw_only=True):
     unit: str
     currency: str | None
     refilled: bool
+    unlimited: bool
     sequence: int
     end: int
     available: Decimal
@@ -130,7 +132,8 @@ def pools_since(
     """
     rows = connection.execute(
         "select p.pool_id, p.key, p.customer_key, p.unit, p.definition #>> '{policy,currency}',"
-        " p.definition #>> '{policy,refill}' is not null, p.sequence,"
+        " p.definition #>> '{policy,refill}' is not null,"
+        " coalesce(p.definition #>> '{policy,limit,mode}' = 'unlimited', false), p.sequence,"
         # An operation is not cut; one that is longer than a look is read with all that follows.
         " case when p.sequence <= w.after + %(entries)s or t.operation <= w.after + 1"
         "  then p.sequence else t.operation - 1 end,"
@@ -156,12 +159,13 @@ def pools_since(
             unit=row[3],
             currency=row[4],
             refilled=row[5],
-            sequence=row[6],
-            end=row[7],
-            available=row[8],
-            used=row[9],
-            overdraft=row[10],
-            counters=msgspec.json.decode(row[11], type=Counters),
+            unlimited=row[6],
+            sequence=row[7],
+            end=row[8],
+            available=row[9],
+            used=row[10],
+            overdraft=row[11],
+            counters=msgspec.json.decode(row[12], type=Counters),
         )
         for row in rows
     }
@@ -224,7 +228,8 @@ def pools_to_look_at(
         # Rows of a minute; this bound lets the key be searched.
         "    and r.minute > %(now)s - (%(refusals)s + 1) * interval '1 minute'))"
         "   or (%(expire)s::timestamptz is not null and exists (select from pool_grant g"
-        "    where g.pool_id = p.pool_id and g.status <> 'closed' and g.expires_at <= %(expire)s)))"
+        "    where g.pool_id = p.pool_id and g.status <> 'closed'"
+        "     and g.status <> 'voided' and g.expires_at <= %(expire)s)))"
         " order by p.pool_id limit %(limit)s",
         {
             "org": organization_id,

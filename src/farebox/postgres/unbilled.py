@@ -128,10 +128,10 @@ reading as materialized (
   select r.time, r.quantity, s.meter_version, s.dimensions,
          coalesce(nullif(s.customer_key, ''), m.customer_key) as customer_key
   from (
-    select e.time, r.series_id, r.quantity
-    from event e cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
+    select e.time, r.series_id, r.quantity, d.draw
+    from event e cross join lateral (select e.payload ->> 'fareboxdraw' as draw offset 0) d
+    cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
     where e.organization_id = %(org)s and e.sequence > %(burned)s
-      and e.payload ->> 'fareboxdraw' is null
       and not exists (select from void v
                       where v.organization_id = %(org)s and v.sequence = e.sequence)) r
   join series s on s.organization_id = %(org)s and s.series_id = r.series_id
@@ -141,6 +141,8 @@ reading as materialized (
   where not exists (select from superseded o
                     where o.organization_id = %(org)s and o.meter_key = s.meter_key
                       and o.meter_version = s.meter_version and o.counted_until <= r.time)
+    and draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
+                  s.subject, r.time) is not true
 )
 select t.n, p.meter_version, p.dimensions, count(*), sum(p.quantity), min(p.quantity),
        max(p.quantity)
@@ -208,6 +210,7 @@ class UnpaidBeyond(Struct, frozen=True):
 
 _MOVED = "between sequence_at(p.pool_id, %(start)s) and sequence_at(p.pool_id, %(end)s) - 1"
 # As on invoices (`pool_use`): what was taken counts when it moved, what was taken back against it.
+# What only counts usage that a plan charges is paid for (`catalog.feature_card`).
 _UNPAID = f"""
 select p.key, p.customer_key, x.priced, x.units, x.operations, x.first_time, x.last_time
 from pool p
@@ -226,7 +229,10 @@ cross join lateral (
     from transfer t join transfer d on d.pool_id = t.pool_id and d.sequence = t.undoes
     where t.pool_id = p.pool_id and t.reason = 'voided' and t.origin in ('overage', 'burst')
       and t.undoes {_MOVED}) t
-  where t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at
+  where (t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at)
+    and not (t.price is null and exists (
+      select from pool_burn b where b.pool_id = p.pool_id and b.rate_card_key like 'charged/%%'
+        and b.since <= t.time and (b.until is null or t.time < b.until)))
   group by 1) x
 where p.organization_id = %(org)s and p.key = any(%(pools)s) and x.units > 0
 order by p.key, x.priced"""

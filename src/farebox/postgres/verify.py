@@ -225,11 +225,12 @@ _CHECKS = {
         where {_TRANSFERS} and t.source = 'grant' and t.source_after < 0
         order by p.key, t.grant_number, t.sequence""",
     FaultCode.GRANT_NOT_CLOSED: f"""
-        select p.key, 'grant ' || g.number, 'closed and empty',
-               'closed with ' || trim_scale(g.available) || ' available and '
+        select p.key, 'grant ' || g.number, g.status || ' and empty',
+               g.status || ' with ' || trim_scale(g.available) || ' available and '
                    || trim_scale(g.held) || ' held'
         from pool_grant g join pool p on p.pool_id = g.pool_id
-        where {_PAGE} and g.status = 'closed' and (g.available <> 0 or g.held <> 0)""",
+        where {_PAGE} and g.status in ('closed', 'voided')
+            and (g.available <> 0 or (g.held <> 0 and g.status = 'closed'))""",
     # A hold is what its transfers left on the held account, account by account, grant by grant.
     FaultCode.HOLD_WRONG: f"""
         with moved as (
@@ -273,7 +274,8 @@ _CHECKS = {
         from period p left join (
             select pool_id, sum(amount) as used, sum(amount * price) as spend,
                    sum(amount) filter (where account = 'overage') as overage,
-                   sum(amount) filter (where account = 'burst') as burst
+                   sum(amount) filter (where account = 'burst') as burst,
+                   sum(amount) filter (where account = 'source') as unlimited
             from use group by 1) u on u.pool_id = p.pool_id
         left join (
             select t.pool_id, count(*) as top_ups
@@ -283,17 +285,20 @@ _CHECKS = {
             ('used', coalesce(u.used, 0), (p.counters->>'used')::numeric),
             ('overage', coalesce(u.overage, 0), (p.counters->>'overage')::numeric),
             ('burst', coalesce(u.burst, 0), (p.counters->>'burst')::numeric),
+            ('unlimited', coalesce(u.unlimited, 0),
+                coalesce((p.counters->>'unlimited')::numeric, 0)),
             ('spend', coalesce(u.spend, 0), (p.counters->>'spend')::numeric),
             ('top_ups', coalesce(b.top_ups, 0), (p.counters->>'top_ups')::numeric))
             c(name, expected, found)
         where c.expected <> c.found""",
-    # A share counts what the shares below it used as well.
+    # A share counts what the shares below it used as well, and those that were taken away.
     FaultCode.ALLOTMENT_WRONG: f"""
         with recursive {_USE},
         share as (
             select a.pool_id, a.key, a.definition->>'parent' as parent, a.used, a.beyond
             from allotment a
-            where a.organization_id = %(org)s and a.pool_id = any(%(pools)s) and not a.removed),
+            where a.organization_id = %(org)s and a.pool_id = any(%(pools)s)
+            and (not a.removed or a.used > 0)),
         below as (
             select pool_id, key, key as inside from share
             union
@@ -304,7 +309,8 @@ _CHECKS = {
                trim_scale(s.used) || ' used, ' || trim_scale(s.beyond) || ' beyond'
         from share s join pool p on p.pool_id = s.pool_id cross join lateral (
             select coalesce(sum(amount), 0) as used,
-                   coalesce(sum(amount) filter (where account <> 'grant'), 0) as beyond
+                   coalesce(sum(amount) filter (where account not in ('grant', 'source')), 0)
+                       as beyond
             from below b left join use u on u.pool_id = b.pool_id and u.allotment = b.inside
             where b.pool_id = s.pool_id and b.key = s.key) u
         where (s.used, s.beyond) <> (u.used, u.beyond)""",

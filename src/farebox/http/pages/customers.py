@@ -12,6 +12,7 @@ from farebox.access.id import Prefix, encode_id
 from farebox.catalog.customer import Customer
 from farebox.flows.due_periods import upcoming
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
+from farebox.flows.read_pool import pools_listed
 from farebox.flows.read_usage import read_meters
 from farebox.http.pages.line_view import LineView, lines_of_body
 from farebox.http.pages.page import Page, PageRequest, Viewer, missing, render
@@ -29,7 +30,6 @@ from farebox.metering.series import Keeping, keeping_of
 from farebox.postgres import console, customer, invoice
 from farebox.postgres.console import CustomerDay, CustomerItem
 from farebox.postgres.customer import SubscriptionRow
-from farebox.postgres.pool_list import pool_items
 from farebox.postgres.session import transaction
 
 PAGE = 50
@@ -82,9 +82,10 @@ def customer_page(
     stretch: str = "",
 ) -> Page:
     now = farebox.clock()
-    organization_id = viewer.organization_id
+    organization_id, key = viewer.organization_id, key.replace("\0", "")
+    pools = pools_listed(farebox.pool, organization_id, now, customer=key, limit=_POOLS)
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
-        found = customer.find_customer(connection, organization_id, key.replace("\0", ""))
+        found = customer.find_customer(connection, organization_id, key)
         if found is None:
             raise missing("customer with this key")
         terms = read_terms(connection, organization_id)
@@ -110,9 +111,7 @@ def customer_page(
             invoices=invoice.invoices(
                 connection, organization_id, customer_key=found.key, limit=12
             ),
-            pools=list_items(
-                pool_items(connection, organization_id, customer=found.key, limit=_POOLS)
-            ),
+            pools=list_items(pools),
             now=now,
             encode=encode_invoice,
         )

@@ -108,7 +108,7 @@ def line_page(
     )
     if explained is None:
         raise missing("line with this number")
-    following = explained.events.after
+    following = explained.after
     return render(
         request,
         "line.html",
@@ -117,6 +117,7 @@ def line_page(
         identifier=encode_invoice(explained.invoice),
         line=lines_of_rows([explained.line])[0],
         events=explained.events.events,
+        pool=explained.pool,
         first=not after,
         more=None if following is None else f"{following.time.isoformat()}~{following.sequence}",
     )

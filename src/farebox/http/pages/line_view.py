@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from farebox.catalog.price import Price
 from farebox.invoicing.assemble import InvoiceBody, LineDetail
+from farebox.invoicing.pool_use import Episode, PoolUse, costed_episodes, exact_amount
 from farebox.postgres.invoice import LineRow
 from farebox.rating.charge import Breakdown, ChargeLine
 
@@ -15,7 +16,10 @@ BREAKDOWN_MAX = 60
 
 
 class LineView(Struct, frozen=True, kw_only=True):
-    """What a line charges and all that explains it, but for `hidden` rows of its breakdown."""
+    """What a line charges and all that explains it, but for `hidden` rows of its breakdown.
+
+    episodes: of a line of a pool, with what each costs; exact: what all of it costs.
+    """
 
     position: int
     kind: str
@@ -28,6 +32,9 @@ class LineView(Struct, frozen=True, kw_only=True):
     charge: ChargeLine | None
     price: Price | None
     hidden: int
+    pool: PoolUse | None
+    episodes: list[tuple[Episode, Decimal]]
+    exact: Decimal | None
 
 
 def lines_of_rows(rows: list[LineRow]) -> list[LineView]:
@@ -78,7 +85,7 @@ def _view(
     meter_key: str | None,
     detail: LineDetail,
 ) -> LineView:
-    charge = detail.charge
+    charge, pool = detail.charge, detail.pool
     hidden = 0
     if charge is not None:
         # The rows that cost most come first; a price list of a thousand models has many.
@@ -97,4 +104,7 @@ def _view(
         charge=charge,
         price=detail.price,
         hidden=hidden,
+        pool=pool,
+        episodes=[] if pool is None else costed_episodes(pool),
+        exact=None if pool is None else exact_amount(pool),
     )

@@ -12,7 +12,8 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.catalog.code import CatalogCode
-from farebox.flows.read_pool import books_now
+from farebox.flows.post_due import post_due
+from farebox.flows.read_pool import books_now, pools_listed
 from farebox.flows.read_pool_usage import PoolUse, UsageBy, read_pool_usage
 from farebox.http.live import live_response
 from farebox.http.live_balance import LiveBalances
@@ -42,7 +43,7 @@ from farebox.ledger.pool_check import PoolCode
 from farebox.ledger.refusal import RefusalCode
 from farebox.period.calendar import local
 from farebox.postgres.pool import PoolKey, RefusalRow, find_definition, find_pool, refusals
-from farebox.postgres.pool_list import PoolItem, pool_items
+from farebox.postgres.pool_list import PoolItem
 from farebox.postgres.session import transaction
 from farebox.postgres.transfer import statement
 
@@ -109,14 +110,14 @@ def pool_list(
     request: PageRequest, farebox: State, viewer: Viewer, q: str = "", page: int = 1
 ) -> Page:
     search, number = q.strip().replace("\0", ""), min(max(page, 1), _PAGES_MAX)
-    with transaction(farebox.pool, viewer.organization_id, snapshot=True) as connection:
-        rows = pool_items(
-            connection,
-            viewer.organization_id,
-            search=search,
-            offset=(number - 1) * PAGE,
-            limit=PAGE + 1,
-        )
+    rows = pools_listed(
+        farebox.pool,
+        viewer.organization_id,
+        farebox.clock(),
+        search=search,
+        offset=(number - 1) * PAGE,
+        limit=PAGE + 1,
+    )
     return render(
         request,
         "pools.html",
@@ -142,6 +143,7 @@ def pool_page(
 ) -> Page:
     """One pool; `since` and `until` are days, both in the span that is shown."""
     now, organization_id = farebox.clock(), viewer.organization_id
+    post_due(farebox.pool, organization_id, [_find(farebox, viewer, key).pool_id], now)
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         shown = find_shown(connection, organization_id, key)
         book = books_now(connection, organization_id, [shown.pool_id], now)[shown.pool_id]
@@ -197,6 +199,8 @@ def statement_page(
     """Every unit that moved, the latest first."""
     organization_id, only = viewer.organization_id, subject.strip().replace("\0", "")
     after = int(before) if before.isdecimal() and len(before) < 19 else None
+    pool_id = _find(farebox, viewer, key).pool_id
+    post_due(farebox.pool, organization_id, [pool_id], farebox.clock())
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         shown = find_shown(connection, organization_id, key)
         found = find_pool(connection, organization_id, pool_id=shown.pool_id)

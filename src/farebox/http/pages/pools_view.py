@@ -95,8 +95,7 @@ def grant_items(pool_id: UUID, book: Book) -> list[GrantItem]:
 def share_items(book: Book, now: datetime) -> list[ShareItem]:
     """Return shares as a tree that is read from the top, each below the one that it is part of."""
     below: dict[str | None, list[Allotment]] = {}
-    for key in sorted(book.shares.by_key):
-        one = book.shares.by_key[key]
+    for one in book.shares.present():
         below.setdefault(one.parent, []).append(one)
 
     def walk(parent: str | None, depth: int) -> Iterable[ShareItem]:

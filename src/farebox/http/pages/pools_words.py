@@ -74,6 +74,8 @@ def _limit(policy: Policy, unit: str) -> str:
         case LimitMode.OVERAGE:
             within = " in a period" if bounds else ""
             return f"draws go through {_price(limit.price, policy, unit)}{at_most}{within}"
+        case LimitMode.UNLIMITED:
+            return "draws go through, nothing bounds them"
 
 
 def _bounds(policy: Policy, unit: str) -> Iterator[tuple[str, str]]:
