@@ -42,6 +42,8 @@ PATHS = (
     "/console/plans/team",
     "/console/calculator?example=matrix",
     "/console/event-tester",
+    "/console/pools",
+    "/console/pools/acme-tokens",
 )
 
 
@@ -131,6 +133,9 @@ def _fill(site: Site) -> None:
     site.put("/v1/subscriptions/main", {"customer": "acme", "plan": "team", "start": start})
     for number, model in enumerate(("large", "small", "large")):
         site.send(f"e{number}", 1000, model)
+    site.put("/v1/pools/acme-tokens", {"unit": "token", "customer": "acme"})
+    grant = {"key": "order-1", "amount": "100000"}
+    assert 201 == site.api.post("/v1/pools/acme-tokens/grants", json=grant).status_code
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +203,41 @@ def test_a_chart_is_drawn_in_the_colours_of_the_page(chromium: Any, site: Site) 
     )
     assert [True, True] == painted
     assert [] == complaints
+    page.context.close()
+
+
+def test_a_new_pools_chart_is_drawn_over_its_whole_period(chromium: Any, site: Site) -> None:
+    page, complaints = _sign_in(chromium, site)
+    page.goto("/console/pools/acme-tokens")
+    page.wait_for_selector(".chart canvas")
+    # What happened so far is at the left edge of a month: its dot, and nothing to the right of it.
+    left, right = page.evaluate(
+        """() => {
+          const canvas = document.querySelector(".chart canvas");
+          const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+          const have = getComputedStyle(document.querySelector(".gauge .have"));
+          const [r, g, b] = have.fill.match(/\\d+/g).map(Number);
+          const found = [];
+          for (let at = 0; at < data.length; at += 4)
+            if (data[at] === r && data[at + 1] === g && data[at + 2] === b)
+              found.push(((at / 4) % canvas.width) / canvas.width);
+          return [Math.min(...found), Math.max(...found)];
+        }"""
+    )
+    assert 0 < left <= right < 0.15
+    assert [] == complaints
+    page.context.close()
+
+
+def test_a_table_that_is_cut_off_has_a_shadow_at_its_edge(chromium: Any, site: Site) -> None:
+    page, _ = _sign_in(chromium, site, viewport={"width": 390, "height": 844})
+    page.goto("/console/pools/acme-tokens")
+    table = page.locator(".scroll[aria-label='Latest entries']")
+    hidden = table.evaluate("one => one.scrollWidth - one.clientWidth")
+    assert hidden > 40
+    # The ground that covers the shadow moves with the table, the shadow stays at the edge.
+    attached = table.evaluate("one => getComputedStyle(one).backgroundAttachment")
+    assert "local, local, scroll, scroll" == attached
     page.context.close()
 
 

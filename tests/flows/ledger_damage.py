@@ -218,6 +218,17 @@ DAMAGE: dict[str, tuple[str, list[tuple[str, FaultCode, str]]]] = {
             ("recurring", FaultCode.RECURRENCE_WRONG, "recurring grant monthly, grants"),
         ],
     ),
+    "an entry counts for two subscriptions": (
+        "insert into pool_subscription select organization_id, pool_id, n, null, null, 's' || n"
+        " from pool, generate_series(1, 2) n where key = 'plain' and n = 1;"
+        "insert into pool_subscription select organization_id, pool_id, 3, 4, 4, 't'"
+        " from pool where key = 'plain'",
+        [("plain", FaultCode.SUBSCRIPTION_WRONG, "subscription ")],
+    ),
+    "a pool names a subscription that does not pay": (
+        "update pool set subscription_key = 's' where key = 'idle'",
+        [("idle", FaultCode.SUBSCRIPTION_WRONG, "subscription s")],
+    ),
     "a renewal comes at another time": (
         "update pool_recurrence set next_at = next_at + interval '1 hour', definition = jsonb_set("
         "definition::jsonb, '{next_at}', to_jsonb(next_at + interval '1 hour'))::json"

@@ -10,10 +10,11 @@ from farebox_world import World, at, new_id
 from farebox.catalog.customer import Subscription
 from farebox.catalog.entitled import Override
 from farebox.catalog.plan import Entitlement, Feature, Plan
-from farebox.flows.entitle import sync_due, sync_entitlements
+from farebox.flows.entitle import sync_entitlements
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
 from farebox.flows.renew_entitlement import resets_at
+from farebox.flows.sync_due import sync_due
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book

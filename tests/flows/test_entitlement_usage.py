@@ -1,126 +1,42 @@
 """Usage of a feature's meter uses up the entitlement; what of it is charged, is charged once."""
 
-from datetime import datetime, timedelta
-from decimal import Decimal
-from uuid import UUID
+from datetime import timedelta
 
 import pytest
 from farebox_burned_shop import brought, undo
+from farebox_entitled_shop import (
+    CALLS,
+    D,
+    billed,
+    call,
+    open_entitled_shop,
+    plan,
+    pool,
+    pool_id,
+    subscribe,
+    unpaid,
+)
 from farebox_late_shop import put
 from farebox_world import World, at, new_id
 
-from farebox.catalog.customer import Subscription
 from farebox.catalog.entitled import Override
 from farebox.catalog.meter import Aggregation, Meter
-from farebox.catalog.plan import Charge, Entitlement, EntitlementLimit, Feature, Plan
-from farebox.catalog.price import PerUnit
+from farebox.catalog.plan import Feature
 from farebox.flows.backfill_meter import Preview, backfill_meter
-from farebox.flows.burn_usage import burn_usage
-from farebox.flows.entitle import sync_due, sync_entitlements
+from farebox.flows.entitle import sync_entitlements
 from farebox.flows.explain_event import explain_event
-from farebox.flows.list_unbilled import Stage, all_unbilled
 from farebox.flows.place_reading import Fate
-from farebox.flows.put_subscription import PutSubscription, put_subscription
-from farebox.flows.read_pool import books_now
-from farebox.flows.replay_invoice import replay_invoice
-from farebox.flows.verify_ledger import verify_ledger
+from farebox.flows.sync_due import sync_due
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer
-from farebox.ledger.pool import Pool
 from farebox.postgres import entitlement
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import transaction, unbound
 
-CALLS = Meter(key="calls", event_type="call", aggregation=Aggregation.COUNT)
-D = Decimal
-
-
-def plan(key: str, *, charge: str | None = None, **said: object) -> Plan:
-    price = None if charge is None else PerUnit(unit=D(charge))
-    return Plan(
-        key=key,
-        currency="USD",
-        charges=() if price is None else (Charge(key="usage", meter="calls", price=price),),
-        entitlements=(Entitlement(feature="calls", **said),),  # type: ignore[arg-type]
-    )
-
 
 @pytest.fixture
 def sold(world: World) -> World:
-    world.now = at("2026-09-01 00:00")
-    overage = EntitlementLimit.OVERAGE
-    world.publish(
-        CALLS,
-        Feature(key="calls", meter="calls"),
-        plan("free", limit=D(10)),
-        plan("hybrid", limit=D(10), beyond=overage, price=D("0.01")),
-        plan("charged", charge="0.03", limit=D(10), beyond=EntitlementLimit.SOFT),
-        plan("both", charge="0.03", limit=D(10), beyond=overage, price=D("0.01")),
-        plan("enterprise", unlimited=True),
-        Plan(
-            key="paygo",
-            currency="USD",
-            charges=(Charge(key="usage", meter="calls", price=PerUnit(unit=D("0.03"))),),
-        ),
-    )
-    world.customer("acme")
-    return world
-
-
-def subscribe(world: World, plan: str, end: datetime | None = None) -> None:
-    start = world.now if end is None else at("2026-09-01 00:00")
-    one = Subscription(key=f"acme-{plan}", customer="acme", plan=plan, start=start, end=end)
-    done = put_subscription(world.pool, world.organization_id, one, world.now, new_id)
-    assert isinstance(done, PutSubscription), done
-
-
-def pool_id(world: World) -> UUID:
-    with transaction(world.pool, world.organization_id) as connection:
-        found = entitlement.pools_of_features(connection, world.organization_id, "acme")
-    return found["calls"][0]
-
-
-def call(world: World, times: int, **fields: object) -> None:
-    """Send so many calls an instant apart, and let them burn."""
-    world.now += timedelta(hours=1)
-    for _ in range(times):
-        event = world.event("call", world.now, "acme")
-        assert ["accepted"] == world.send({**event, **fields})
-    while burn_usage(world.pool, world.organization_id, world.now):
-        pass
-
-
-def pool(world: World) -> Pool:
-    one = pool_id(world)
-    with transaction(world.pool, world.organization_id, snapshot=True) as connection:
-        book = books_now(connection, world.organization_id, [one], world.now)[one]
-    faults: list[object] = []
-    verify_ledger(world.pool, world.organization_id, faults.append)
-    assert [] == faults
-    return book.pool
-
-
-def billed(world: World) -> list[tuple[str, str, Decimal | None, Decimal]]:
-    """Bill September and return its lines, but for those of nothing."""
-    world.now = at("2026-10-02 00:00")
-    world.fold()
-    world.bill(world.now)
-    rows = [one for one in world.invoices() if one.kind == "period"]
-    for row in rows:
-        assert () == replay_invoice(world.pool, world.organization_id, row.invoice_id)
-    return [
-        (line.kind, line.charge_key, line.quantity, line.amount)
-        for row in rows
-        for line in world.lines(row)
-        if line.quantity
-    ]
-
-
-def unpaid(world: World) -> list[Decimal]:
-    """Return the units of which the listing says that nobody pays for them."""
-    span = at("2026-09-01 00:00"), at("2026-10-01 00:00")
-    found = all_unbilled(world.pool, world.organization_id, *span, (Stage.POOLS,))
-    return [one.quantity for one in found if one.quantity is not None]
+    return open_entitled_shop(world)
 
 
 def test_each_use_of_the_meter_uses_up_one_unit_once(sold: World) -> None:

@@ -11,11 +11,12 @@ from farebox.catalog.customer import Subscription
 from farebox.catalog.entitled import Entitled, EntitledKind, OriginKind, Override
 from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Fee, Plan, TopUpOffer
 from farebox.flows.buy_access import Bought, buy_access
-from farebox.flows.entitle import effective, sync_due, sync_entitlements
+from farebox.flows.entitle import effective, sync_entitlements
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
 from farebox.flows.resolve_feature import Resolved, covers, offers_of, resolve_feature
 from farebox.flows.reverse_draw import reverse_draw
+from farebox.flows.sync_due import sync_due
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
 from farebox.ledger.command import Answer

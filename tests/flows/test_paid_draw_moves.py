@@ -3,9 +3,11 @@
 from decimal import Decimal
 
 import pytest
+from farebox_burned_shop import brought
 from farebox_late_shop import (
     OPENED,
     SEPTEMBER,
+    acmes,
     billed,
     burn_all,
     burned,
@@ -14,7 +16,6 @@ from farebox_late_shop import (
     drawn,
     meter,
     move,
-    new_id,
     open_shop,
     paid,
     put,
@@ -28,9 +29,8 @@ from farebox.flows.burn_usage import burn_usage
 from farebox.flows.explain_event import explain_event
 from farebox.flows.place_reading import Fate
 from farebox.flows.undo_import import Undone, undo_import
+from farebox.flows.use_priced import PricedUse, Wanted, use_priced
 from farebox.flows.verify_ledger import verify_ledger
-from farebox.postgres import imports, stream
-from farebox.postgres.imports import ImportRow
 from farebox.postgres.session import transaction
 
 
@@ -124,6 +124,17 @@ def test_usage_whose_draw_was_taken_back_may_move_and_burns_then(shop: World) ->
     assert (0, 2) == both(shop)
 
 
+def test_a_use_that_cost_nothing_may_move(shop: World) -> None:
+    """Its event names a draw, but there is none that could be taken back."""
+    wanted = Wanted(type="llm", data={"n": 0, "model": "large"}, subject="bot")
+    with transaction(shop.pool, shop.organization_id) as connection:
+        done = use_priced(connection, shop.organization_id, acmes(shop), wanted, shop.now)
+    assert isinstance(done, PricedUse)
+    burn_all(shop)
+    assert move(shop, "beta", SEPTEMBER) is True
+    assert (0, 0) == both(shop)
+
+
 def test_usage_moves_to_whom_the_pool_of_its_draw_serves_too(shop: World) -> None:
     """From the child that used it to the parent whose pool paid; it burns nothing again."""
     shop.now = OPENED
@@ -173,7 +184,7 @@ def test_a_backfill_that_reads_another_customer_burns_that_ones_pool(shop: World
 @pytest.mark.parametrize("mapped", ["first", "last"])
 def test_newer_versions_of_the_meter_burn_what_they_read_beyond(shop: World, mapped: str) -> None:
     """What had burned though it named a draw counts as burned, and an undo gives all of it back."""
-    row = imported(shop, paid(shop, drawn(shop), "new"))
+    import_id = brought(shop, paid(shop, drawn(shop), "new"))
     burn_all(shop)
     if mapped == "first":
         put(shop, "beta", "app", "new")
@@ -187,7 +198,7 @@ def test_newer_versions_of_the_meter_burn_what_they_read_beyond(shop: World, map
     put(shop, "beta", "app", "new")
     assert ([(2, 4), (2, 10)] if mapped == "first" else [(2, 0), (2, 0)]) == found
     assert (2, 10) == both(shop)
-    assert isinstance(undo_import(shop.pool, shop.organization_id, row.import_id, shop.now), Undone)
+    assert isinstance(undo_import(shop.pool, shop.organization_id, import_id, shop.now), Undone)
     assert (2, 0) == both(shop)
 
 
@@ -195,7 +206,7 @@ def test_what_a_draw_paid_for_neither_burns_nor_returns_with_backfills(shop: Wor
     """Amid events of the same subject that burn: 200 tokens at first, 1000 in the end."""
     draw = drawn(shop)
     shop.use("llm", OPENED + days(3), "bot", n=100, model="large")
-    row = imported(shop, paid(shop, draw))
+    import_id = brought(shop, paid(shop, draw))
     shop.use("llm", OPENED + days(3), "bot", n=100, model="large")
     burn_all(shop)
     found = [both(shop)]
@@ -205,48 +216,22 @@ def test_what_a_draw_paid_for_neither_burns_nor_returns_with_backfills(shop: Wor
         backfill_meter(shop.pool, shop.organization_id, "tokens", version, shop.now)
         found.append(both(shop))
     assert [(6, 0), (10, 0), (22, 0)] == found
-    done = undo_import(shop.pool, shop.organization_id, row.import_id, shop.now)
+    done = undo_import(shop.pool, shop.organization_id, import_id, shop.now)
     assert Undone(1, 0) == done
     assert (22, 0) == both(shop)
-
-
-def imported(shop: World, *events: object) -> ImportRow:
-    """Send events as one import."""
-    assert ["accepted"] * len(events) == shop.send(*events)  # type: ignore[arg-type]
-    import_id = new_id()
-    row = ImportRow(
-        import_id=import_id,
-        name=str(import_id),
-        file_digest="",
-        mapping_digest="",
-        status="finished",
-        last_row=0,
-        accepted=0,
-        duplicates=0,
-        conflicts=0,
-        rejected=0,
-        started_at=shop.now,
-        updated_at=shop.now,
-    )
-    with transaction(shop.pool, shop.organization_id) as connection:
-        imports.add_import(connection, shop.organization_id, row)
-        last = stream.read_head(connection, shop.organization_id).last_sequence
-        first = last - len(events) + 1
-        imports.add_range(connection, shop.organization_id, import_id, first, last)
-    return row
 
 
 @pytest.mark.parametrize("passed", [True, False])
 def test_an_undo_gives_back_what_burned_though_it_named_a_draw(shop: World, passed: bool) -> None:
     """Of three events that name Acme's draw the two of nobody became Beta's and burned."""
     draw = drawn(shop)
-    row = imported(shop, *(paid(shop, draw, subject) for subject in ("new", "bot", "new")))
+    import_id = brought(shop, *(paid(shop, draw, subject) for subject in ("new", "bot", "new")))
     if passed:
         burn_all(shop)
     put(shop, "beta", "app", "new")
     burn_all(shop)
     assert (2, 4) == both(shop)
-    done = undo_import(shop.pool, shop.organization_id, row.import_id, shop.now)
+    done = undo_import(shop.pool, shop.organization_id, import_id, shop.now)
     assert isinstance(done, Undone), done
     assert (2, 0) == both(shop)
     found: list[object] = []

@@ -162,6 +162,25 @@ def test_units_on_a_final_invoice_keep_the_import(shop: World) -> None:
     assert {"used": Decimal(6), "grant": Decimal(2), "overage": Decimal(-3)} == balances(shop, pool)
 
 
+def test_units_on_a_final_invoice_keep_the_import_also_where_another_pays_since(
+    shop: World,
+) -> None:
+    """What was used since then is on an invoice that is not final."""
+    put(shop, "acme-eu", "eu-bot", parent="acme")
+    fields = {"currency": "USD", "limit": OVERAGE, "serves_children": True}
+    credits_of(shop, 1, subscription="acme-base", **fields)
+    stated = brought(shop, call(shop, 300, subject="eu-bot"))
+    burn_all(shop)
+    shop.subscribe("acme", "base", shop.now, key="acme-other")
+    credits_of(shop, 1, subscription="acme-other", **fields)
+    later = brought(shop, call(shop, 300, subject="eu-bot"))
+    burn_all(shop)
+    shop.now = at("2026-10-02")
+    shop.bill(at("2026-10-01"))
+    assert "import_invoiced" == undo(shop, stated)
+    assert (1, 1) == undo(shop, later)
+
+
 @pytest.mark.parametrize("payer", ["acme-base", None])
 def test_units_given_back_count_against_the_use_in_its_period(
     shop: World, payer: str | None

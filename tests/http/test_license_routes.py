@@ -139,6 +139,16 @@ def test_of_several_pools_the_unit_tells_which(sold: Any, ahead: Callable[..., N
     assert (422, "license_pool_ambiguous") == asked(sold, unit="seat")
 
 
+def test_a_closed_pool_is_in_the_way_of_no_other(sold: Any, ahead: Callable[..., None]) -> None:
+    body = {"unit": "token", "license": "L-1"}
+    sold.ok("PUT", "/v1/pools/l-tokens", {**body, "closed": True})
+    assert (409, "pool_closed") == asked(sold)
+    sold.ok("PUT", "/v1/pools/l-more", body)
+    sold.ok("POST", "/v1/pools/l-more/grants", {"amount": 100})
+    ahead(seconds=REMEMBERED_SECONDS)
+    assert (200, "l-more") == asked(sold)
+
+
 def test_a_license_gives_from_its_beginning_until_its_end(
     sold: Any, clock: Any, ahead: Callable[..., None]
 ) -> None:

@@ -155,3 +155,10 @@ def test_a_time_to_pay_by_without_pending_is_refused_with_its_place(api: Any, cl
     ]
     api.ok("POST", "/v1/pools/tokens/grants", {**asked, "pending": True})
     assert 1 == len(api.ok("GET", "/v1/pools/tokens/grants")["items"])
+
+
+def test_a_statement_of_no_time_is_refused(api: Any) -> None:
+    api.ok("PUT", "/v1/pools/p", {"unit": "token"})
+    path = "/v1/pools/p/statement?since=2026-10-02T00:00:00Z&until=2026-10-0"
+    assert (422, "range_empty") == api.code("GET", f"{path}2T00:00:00Z")
+    api.ok("GET", f"{path}3T00:00:00Z")

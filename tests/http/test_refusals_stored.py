@@ -74,3 +74,17 @@ def test_nothing_is_stored_of_what_no_pool_was_asked_for(sold: Any) -> None:
     ):
         assert answer == sold.code("POST", "/v1/authorize", {**body, "amount": 1})
     assert [] == sold.ok("GET", "/v1/refusals")
+
+
+def test_what_was_used_or_given_back_resolves_no_refusal(sold: Any) -> None:
+    """Only that units were asked for anew, and given."""
+    asked = {"pool": "credits", "amount": 4, "hold": {"seconds": 60}}
+    first, second = (sold.ok("POST", "/v1/authorize", asked)["hold"] for _ in range(2))
+    assert (402, "insufficient_balance") == sold.code("POST", "/v1/authorize", asked)
+    sold.ok("POST", f"/v1/holds/{first}/settle", {"amount": 1})
+    (refusal,) = sold.ok("GET", "/v1/refusals?pool=credits")
+    assert refusal["resolved_at"] is None
+    sold.ok("POST", f"/v1/holds/{second}/release", {})
+    sold.ok("POST", "/v1/authorize", asked)
+    (refusal,) = sold.ok("GET", "/v1/refusals?pool=credits")
+    assert refusal["resolved_at"] is not None

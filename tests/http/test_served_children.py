@@ -129,3 +129,20 @@ def test_a_key_of_the_child_neither_sees_nor_draws_from_its_parents_pool(
     for part in ("", "/grants", "/statement", "/usage", "/allotments", "/live"):
         assert (404, "pool_unknown") == child.code("GET", f"/v1/pools/family{part}")
     assert before == family.ok("GET", "/v1/pools/family/statement")
+
+
+def test_units_buy_access_for_whom_the_pool_serves_and_nobody_else(family: Any) -> None:
+    family.ok("PUT", "/v1/features/sso?publish=true", {})
+    access = {"feature": "sso", "amount": 5, "seconds": 60}
+    license = {"license": {"key": "L-9"}, "amount": 5, "seconds": 60}
+    for body in (access, license):
+        for pool, customer in (("family", "globex"), ("own", "team")):
+            asked = {**body, "customer": customer}
+            assert NOT_SERVED == family.code("POST", f"/v1/pools/{pool}/access", asked)
+    assert ["100", "100"] == [
+        family.ok("GET", f"/v1/pools/{pool}")["available"] for pool in ("family", "own")
+    ]
+    family.ok("POST", "/v1/pools/family/access", {**access, "customer": "crew"})
+    family.ok("PUT", "/v1/pools/nobodys", {"unit": "token"})
+    family.ok("POST", "/v1/pools/nobodys/grants", {"amount": 5})
+    family.ok("POST", "/v1/pools/nobodys/access", {**access, "customer": "globex"})

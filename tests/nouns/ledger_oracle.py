@@ -14,6 +14,7 @@ from typing import Any
 from farebox_ledger_granted import Granted, Refused
 from farebox_ledger_told import FAR, ZERO, Row, floor18, half_up18
 
+from farebox.ledger.policy import TopUp
 from farebox.ledger.refusal import RefusalCode
 
 Asked = tuple[datetime, str, Mapping[str, Any]]
@@ -29,7 +30,7 @@ PAST = {"insufficient_balance", "guarantee_reserved", *BOUNDS}
 """What stands against units beyond the grants, and would not if there were more of them."""
 
 FLAGGED = PAST | {"allotment_cap_exceeded"}
-TAKES = {"draw", "reserve", "extend"}
+NEVER = TopUp(below=ZERO, amount=ZERO, cost=ZERO)
 
 
 class Oracle(Granted):
@@ -41,27 +42,11 @@ class Oracle(Granted):
     def tell(self, history: Iterable[Asked]) -> "Oracle":
         for at, verb, facts in history:
             self.pass_until(at)
-            self.answer = self.answer_to(verb, facts)
-            wants_units = isinstance(self.answer, RefusalCode) and self.answer in PAST
-            if wants_units and verb in TAKES and self.buys_for(verb, facts):
-                self.answer = self.answer_to(verb, facts)
+            try:
+                self.answer = getattr(self, verb)(**facts)
+            except Refused as refused:
+                self.answer = refused.code
         return self
-
-    def answer_to(self, verb: str, facts: Mapping[str, Any]) -> Any:
-        try:
-            return getattr(self, verb)(**facts)
-        except Refused as refused:
-            return refused.code
-
-    def buys_for(self, verb: str, facts: Mapping[str, Any]) -> bool:
-        """Buy for a refused request if one that was bought would let it through; say if it came."""
-        if self.policy.top_up is None:
-            return False
-        trial = deepcopy(self)
-        trial.issue("topped_up", self.policy.top_up.amount, on_trial=True)
-        helps = not isinstance(trial.answer_to(verb, facts), RefusalCode)
-        helps = helps and facts["amount"] > self.available()
-        return self.buy(wanted=helps)
 
     # May they, and from where --------------------------------------------------------------------
 
@@ -194,13 +179,58 @@ class Oracle(Granted):
             "hold": hold,
             "expires": None if hold is None else self.holds[hold]["ends"],
         }
-        self.buy()
+        self.buy_if_low()
         return answer
 
-    def buy(self, *, wanted: bool = False) -> bool:
-        """Top up if it is time to; return whether there are units of it already."""
+    def decide_buying(
+        self, amount: Decimal, subject: Any, allotment: Any
+    ) -> tuple[Parts, str | None]:
+        """Decide; as long as something is missing and may be bought, buy it and decide again."""
+        tried = False
+        while True:
+            missing = amount > self.available()
+            try:
+                decided = self.decide(amount, subject, allotment)
+            except Refused as refused:
+                wants = refused.code in PAST
+                low = self.available() < (self.policy.top_up or NEVER).below
+                helps = wants and (tried or (missing and self.would_do(amount, subject, allotment)))
+                if wants and low and not helps and self.buy():
+                    return self.decide(amount, subject, allotment)
+                if not helps or not self.buy():
+                    raise
+                tried = True
+            else:
+                if not missing or not self.buy():
+                    return decided
+
+    def buy_for_use(self, amount: Decimal) -> None:
+        while amount > self.available() and self.buy():
+            pass
+
+    def would_do(self, amount: Decimal, subject: Any, allotment: Any) -> bool:
+        """Whether all that may be bought at once would let a refused request through."""
         policy = self.policy.top_up
-        if policy is None or self.closed or not (wanted or self.available() < policy.below):
+        if policy is None:
+            return False
+        times = policy.times - len([at for at in self.top_ups if at >= self.period_start])
+        once = policy.cool_off_seconds or policy.payment.value == "prepaid"
+        trial = deepcopy(self)
+        trial.issue("topped_up", policy.amount * (min(times, 1) if once else times), on_trial=True)
+        try:
+            trial.decide(amount, subject, allotment)
+        except Refused:
+            return False
+        return True
+
+    def buy_if_low(self) -> None:
+        if self.available() < (self.policy.top_up or NEVER).below:
+            self.buy()
+
+    def buy(self) -> bool:
+        """Buy once if that is allowed; return whether it was."""
+        policy = self.policy.top_up
+        if policy is None or self.closed or self.policy.limit.mode.value == "unlimited":
             return False
         bought = [at for at in self.top_ups if at >= self.period_start]
         soon = any(
@@ -220,17 +250,21 @@ class Oracle(Granted):
             waits="payment" if prepaid else None,
             pay_by=until if prepaid else FAR,
         )
-        return not prepaid
+        return True
 
     def draw(self, amount: Decimal, subject: Any, allotment: Any, forced: bool) -> Row:
-        parts, share = self.decide(amount, subject, allotment, forced=forced)
+        if forced:
+            self.buy_for_use(amount)
+            parts, share = self.decide(amount, subject, allotment, forced=True)
+        else:
+            parts, share = self.decide_buying(amount, subject, allotment)
         number = len(self.log) + 1
         self.take(parts, "metered" if forced else "drawn", "used", share, operation=number)
         return self.answered(number, amount, [{part[0]: part[2]} for part in parts])
 
     def reserve(self, amount: Decimal, subject: Any, allotment: Any, seconds: int | None) -> Row:
         self.not_too_long(seconds, subject=subject)
-        parts, share = self.decide(amount, subject, allotment)
+        parts, share = self.decide_buying(amount, subject, allotment)
         number = len(self.log) + 1
         self.take(parts, "held", "held", share, operation=None, hold=number)
         ends = self.now + timedelta(seconds=seconds or self.policy.hold_seconds)
@@ -257,6 +291,7 @@ class Oracle(Granted):
 
     def settle(self, number: int, amount: Decimal) -> Row:
         hold = self.open_hold(number)
+        self.buy_for_use(amount - hold["amount"])
         operation, over, past = len(self.log) + 1, amount - hold["amount"], False
         self.give_back(self.held_by(number), max(ZERO, -over), "released")
         for taking in self.held_by(number):
@@ -284,7 +319,8 @@ class Oracle(Granted):
         if seconds is not None and seconds > self.policy.hold_seconds_max:
             self.not_too_long(seconds, takes=amount > 0)
         if amount:
-            parts, share = self.decide(amount, hold["subject"], hold["share"])
+            parts, share = self.decide_buying(amount, hold["subject"], hold["share"])
+            operation = len(self.log) + 1
             self.take(parts, "hold_extended", "held", share, operation=None, hold=number)
         hold["amount"] += amount
         hold["ends"] = max(hold["ends"], self.now + timedelta(seconds=seconds or 0))

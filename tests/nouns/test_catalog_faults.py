@@ -89,6 +89,12 @@ features:
         "/features/0/meter",
     ),
     (
+        CatalogCode.FEATURE_METER_TAKEN,
+        "features",
+        "{key: a, meter: tokens}",
+        "/features/0/meter",
+    ),
+    (
         CatalogCode.CURRENCY_MISMATCH,
         "plans",
         "{key: a, currency: EUR, rate_card: list}",
@@ -245,6 +251,33 @@ def test_each_fault_has_its_code_and_its_place(
 ) -> None:
     written = f"{section}:\n- {text}\n" if section else text
     assert [(str(code), pointer)] == problems_of(written)
+
+
+TAKEN = str(CatalogCode.FEATURE_METER_TAKEN)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[{key: a, meter: payments}, {key: b, meter: payments}]", [(TAKEN, "/features/1/meter")]),
+        ("[{key: a, meter: tokens}, {key: chat}]", []),
+        ("[{key: chat, meter: payments}, {key: a, meter: tokens}]", []),
+        ("[{key: chat, name: Chat, meter: tokens}]", []),
+    ],
+)
+def test_a_meter_uses_up_one_feature_of_all_that_will_stand(
+    text: str, found: list[tuple[str, str]]
+) -> None:
+    assert found == problems_of(f"features: {text}")
+
+
+def test_features_that_shared_a_meter_before_it_was_refused_may_go_on() -> None:
+    meter = "meters: [{key: tokens, event_type: llm, aggregation: count}]\n"
+    stored = read(meter + "features: [{key: a, meter: tokens}, {key: b, meter: tokens}]")
+    again = read("features: [{key: a, name: A, meter: tokens}, {key: b, meter: tokens}]")
+    assert [] == check_document(again, stored)
+    third = check_document(read("features: [{key: c, meter: tokens}]"), stored)
+    assert [TAKEN] == [str(one.code) for one in third]
 
 
 def test_every_code_has_its_row_in_order() -> None:

@@ -172,6 +172,16 @@ def test_what_repays_a_debt_cannot_be_moved() -> None:
     assert Lack(D(13), D(17)) == lack_of(desk.book, refusal, D(9), borrow=False)
 
 
+def test_what_a_share_has_borrowed_is_its_own_once_it_is_repaid() -> None:
+    """Of two units that come one repays, and the other is kept for the only share with a weight."""
+    limit = Limit(mode=LimitMode.OVERDRAFT, units=D(1))
+    desk = Desk(Policy(limit=limit), shares=[Allotment(key="ann", weight=1)])
+    desk.ask(Draw(amount=D(1), subject="ann"), START)
+    refusal = move(desk, 1)
+    assert isinstance(refusal, Refusal)
+    assert Lack(None, None) == lack_of(desk.book, refusal, D(1), borrow=False)
+
+
 @given(
     limit=limits,
     shared=shares,

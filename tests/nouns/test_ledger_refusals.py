@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from farebox_ledger_desk import START, Desk
+from msgspec.structs import replace
 
 from farebox.ledger.administer import (
     NewGrant,
@@ -85,6 +86,8 @@ WELL: Mapping[str, Any] = {
     "grant": "as it should be",
 }
 
+FLOW = Refill(amount=D(1), seconds=10**6, capacity=D(4))
+
 OBSTACLES: dict[Code, dict[str, Any]] = {
     Code.UNIT_MISMATCH: {"unit": "euro"},
     Code.CLOCK_WENT_BACK: {"now": START - SKEW - timedelta(microseconds=1)},
@@ -105,12 +108,13 @@ OBSTACLES: dict[Code, dict[str, Any]] = {
     Code.GRANT_TIMES_INVALID: {"effective_at": NOW, "expires_at": NOW},
     Code.GRANT_ALREADY_EXPIRED: {"expires_at": NOW},
     Code.GRANT_NOT_PENDING: {"grant": "another"},
+    Code.GRANT_REFILLS: {"grant": "that of a rate limit"},
     Code.GRANT_CLOSED: {"grant": "another"},
     Code.ALLOTMENT_UNKNOWN: {"allotment": "none"},
     Code.ALLOTMENT_MISSING: {"shared": True, "subject": "stranger", "unallotted": False},
     Code.ALLOTMENT_NOT_IN_FORCE: {"shared": True, "ends_at": START},
     Code.ALLOTMENT_CAP_EXCEEDED: {"shared": True, "cap": D(3)},
-    Code.RATE_LIMITED: {"refill": Refill(amount=D(1), seconds=10**6, capacity=D(4)), "granted": 0},
+    Code.RATE_LIMITED: {"refill": FLOW, "granted": 0},
     Code.GUARANTEE_RESERVED: {
         "shared": True,
         "others": D(10),
@@ -179,8 +183,8 @@ OF_VERB: dict[str, list[Code]] = {
     ],
     "pay": [CLOCK, Code.GRANT_NOT_PENDING],
     "fail": [CLOCK, Code.GRANT_NOT_PENDING],
-    "void": [CLOCK, Code.GRANT_CLOSED],
-    "expire": [CLOCK, Code.GRANT_CLOSED],
+    "void": [CLOCK, Code.GRANT_REFILLS, Code.GRANT_CLOSED],
+    "expire": [CLOCK, Code.GRANT_REFILLS, Code.GRANT_CLOSED],
     "recur": [CLOCK, Code.POOL_CLOSED, Code.GRANT_TIMES_INVALID],
     "end_recurrence": [CLOCK, Code.GRANT_UNKNOWN],
     "move": [
@@ -297,8 +301,13 @@ def administer(desk: Desk, made: Mapping[str, Any]) -> object:
             return desk.do(pay_grant if verb == "pay" else fail_grant, number, now)
         case "void" | "expire":
             number = desk.grant("1")
-            if not right:
+            if made["grant"] == "another":
                 desk.do(void_grant, number, START)
+            elif not right:
+                policy = replace(desk.book.pool.policy, refill=FLOW)
+                desk.do(change_policy, policy, START)
+                desk.look(START)
+                number = desk.book.pool.counters.refill_grant or 0
             return desk.do(void_grant if verb == "void" else expire_grant, number, now)
         case "recur":
             asked = NewRecurrence(

@@ -175,6 +175,16 @@ def test_team_keeps_what_was_used_by_a_share_that_is_gone() -> None:
 
 
 @pytest.mark.usefixtures("exactly")
+def test_a_pool_whose_shares_are_all_gone_is_as_one_that_never_had_any() -> None:
+    desk = Desk(Policy(unallotted=False), shares=[Allotment(key="ann")])
+    desk.grant("10")
+    granted(desk, Draw(amount=D(1), subject="ann"))
+    assert isinstance(desk.ask(Draw(amount=D(1), subject="bob"), START), Refusal)
+    take_shares_away(desk, "ann")
+    granted(desk, Draw(amount=D(1), subject="bob"))
+
+
+@pytest.mark.usefixtures("exactly")
 def test_what_a_share_that_is_gone_still_holds_goes_back_to_its_team() -> None:
     shares = [Allotment(key="team", cap=D(100)), Allotment(key="ann", parent="team")]
     desk = Desk(shares=shares)

@@ -5,13 +5,15 @@ from decimal import Decimal
 
 import pytest
 from farebox_ledger_desk import START, Desk
+from msgspec.structs import replace
 
 from farebox.ledger.account import Account
 from farebox.ledger.allotment import Allotment
-from farebox.ledger.command import Answer, Draw, Extend, Reserve
+from farebox.ledger.command import Answer, Draw, Extend, Reserve, Settle
 from farebox.ledger.decide import check
 from farebox.ledger.grant import Grant, GrantStatus
 from farebox.ledger.hold import Slice
+from farebox.ledger.license import LicenseTerm
 from farebox.ledger.policy import Limit, LimitMode, Payment, Policy, TopUp
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
@@ -61,8 +63,18 @@ def test_a_pool_that_never_had_anything_buys_for_its_first_request() -> None:
     assert D(0) <= desk.book.pool.available
 
 
+def test_as_many_are_bought_as_let_a_request_through() -> None:
+    desk = desk_with("20", times=3)
+    answer = desk.ask(Draw(amount=D(250)), START)
+    assert isinstance(answer, Answer)
+    assert (D(250), D(70), 3) == (answer.covered, answer.available, len(bought(desk)))
+    again = desk_with("20", times=3)
+    assert isinstance(again.ask(Draw(amount=D(321)), START), Refusal)
+    assert [] == bought(again)
+
+
 def test_a_request_that_the_purchase_would_not_let_through_buys_nothing() -> None:
-    desk = desk_with("20")
+    desk = desk_with("20", times=1)
     refusal = desk.ask(Draw(amount=D("120.000000000000000001")), START)
     assert isinstance(refusal, Refusal)
     assert (LACKS, D(20)) == (refusal.code, refusal.left)
@@ -126,21 +138,56 @@ def test_what_units_would_not_help_against_buys_nothing() -> None:
     assert [] == bought(desk)
 
 
-def test_a_purchase_comes_before_more_is_borrowed_than_may_be() -> None:
-    """A bound on what is owed is no reason to refuse where the pool may buy."""
-    limit = Limit(mode=LimitMode.OVERDRAFT, units=D(30))
+@pytest.mark.parametrize(
+    "limit",
+    [
+        Limit(mode=LimitMode.SOFT),
+        Limit(mode=LimitMode.OVERDRAFT, units=D(30)),
+        Limit(mode=LimitMode.OVERAGE, price=D(1), units=D(30)),
+    ],
+    ids=lambda limit: limit.mode.value,
+)
+def test_what_is_missing_is_bought_before_anything_goes_beyond_the_grants(limit: Limit) -> None:
     desk = Desk(Policy(limit=limit, top_up=TopUp(below=D(0), amount=D(100), cost=D(7))))
     desk.grant("20")
-    borrowed = desk.ask(Draw(amount=D(50)), START)
-    assert isinstance(borrowed, Answer)
-    assert ({Account.OVERDRAFT: D(30)}, []) == (borrowed.beyond, bought(desk))
-    answer = desk.ask(Draw(amount=D(40)), START)
-    assert isinstance(answer, Answer)
-    assert (D(40), D(30)) == (answer.covered, desk.book.pool.available)
+    for amount, covered, beyond in ((D(50), D(50), D(0)), (D(90), D(70), D(20))):
+        answer = desk.ask(Draw(amount=amount), START)
+        assert isinstance(answer, Answer)
+        assert (covered, beyond) == (answer.covered, sum(answer.beyond.values()))
+    assert 1 == len(bought(desk))
+
+
+def test_what_was_used_already_is_bought_as_far_as_may_be() -> None:
+    """More than was held, and what usage events burn."""
+    for amount, times, beyond in ((D(220), 1, D(100)), (D(220), 9, D(0))):
+        used = desk_with("20", times=times)
+        outcome = used.ask(Draw(amount=amount, forced=True), START)
+        assert isinstance(outcome, Answer)
+        settled = desk_with("20", times=times)
+        held = settled.ask(Reserve(amount=D(15)), START)  # five are left, so it buys at once
+        assert isinstance(held, Answer)
+        assert held.hold is not None
+        done = settled.ask(Settle(hold=held.hold, amount=amount), START)
+        assert isinstance(done, Answer)
+        assert [beyond] * 2 == [sum(one.beyond.values()) for one in (outcome, done)]
+        operations = [one.operation for one in settled.transfers]
+        assert sorted(operations) == operations, "the entries of an operation are a row"
+
+
+def test_nothing_is_bought_that_nobody_may_take() -> None:
+    over = LicenseTerm("L-1", START, START)
+    for pool in ({"limit": Limit(mode=LimitMode.UNLIMITED)}, {"license": over}):
+        desk = desk_with("20")
+        desk.book.pool.license = pool.get("license")  # type: ignore[assignment]
+        if limit := pool.get("limit"):
+            desk.book.pool.policy = replace(desk.book.pool.policy, limit=limit)
+        desk.ask(Draw(amount=D(15), forced=True), START)
+        desk.ask(Draw(amount=D(15)), START)
+        assert [] == bought(desk)
 
 
 def test_a_check_answers_as_the_request_would() -> None:
-    for amount, yes in ((D(50), True), (D(120), True), (D(121), False)):
+    for amount, yes in ((D(50), True), (D(120), True), (D(521), False)):
         for prepaid, payment in ((False, Payment.INVOICE), (True, Payment.PREPAID)):
             asked, looked = (desk_with("20", payment=payment) for _ in range(2))
             answer = asked.ask(Draw(amount=amount), START)
@@ -151,3 +198,19 @@ def test_a_check_answers_as_the_request_would() -> None:
             if not isinstance(outcome, Refusal):
                 parts = [Slice(Account.GRANT, D(20), 1), Slice(Account.GRANT, amount - 20, 2)]
                 assert parts == list(outcome)
+
+
+def test_a_refusal_says_when_the_pool_may_buy_again() -> None:
+    desk = desk_with("0", times=2, cool_off_seconds=3600)
+    assert isinstance(desk.ask(Draw(amount=D(100)), START), Answer)
+    for refills_at in (START + HOUR, desk.book.pool.counters.period_end):
+        refusal = desk.ask(Draw(amount=D(100)), desk.book.pool.as_of)
+        assert isinstance(refusal, Refusal)
+        assert refills_at == refusal.refills_at
+        if refills_at == START + HOUR:
+            assert isinstance(desk.ask(Draw(amount=D(100)), refills_at), Answer)
+    prepaid = desk_with("0", payment=Payment.PREPAID)
+    for _ in range(2):
+        refusal = prepaid.ask(Draw(amount=D(1)), START)
+        assert isinstance(refusal, Refusal)
+        assert refusal.refills_at is None

@@ -2,15 +2,20 @@
 
 import importlib.util
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from uuid import UUID
 
+import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from farebox.postgres.session import Pool
 
 _HERE = Path(__file__).parent
+_numbers = count()
 # Tests are no package, so the modules are loaded by their places and known by names of their own.
 for _known_as, _place in (
     ("farebox_pools", _HERE.parent / "flows" / "pools.py"),
@@ -38,3 +43,14 @@ def two(pools: Pools) -> Pools:
         pools.put(key)
         pools.grant(key, 100)
     return pools
+
+
+@pytest.fixture
+def empty_url(superuser_url: str, owner_url: str) -> Iterator[str]:
+    """Return the owner's URL of an empty database."""
+    name = f"migrate_{next(_numbers)}"
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"create database {name} owner farebox_owner".encode())
+    yield make_conninfo(owner_url, dbname=name)
+    with psycopg.connect(superuser_url, autocommit=True) as connection:
+        connection.execute(f"drop database {name} with (force)".encode())

@@ -1,10 +1,8 @@
 """Migrations: from empty, twice, side by side, and never in other words than those that ran."""
 
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from itertools import count
 from uuid import UUID
 
 import msgspec
@@ -20,19 +18,6 @@ from farebox.postgres.migrate import (
     migrate,
     migrations,
 )
-
-_numbers = count()
-
-
-@pytest.fixture
-def empty_url(superuser_url: str, owner_url: str) -> Iterator[str]:
-    """Return the owner's URL of an empty database."""
-    name = f"migrate_{next(_numbers)}"
-    with psycopg.connect(superuser_url, autocommit=True) as connection:
-        connection.execute(f"create database {name} owner farebox_owner".encode())
-    yield make_conninfo(owner_url, dbname=name)
-    with psycopg.connect(superuser_url, autocommit=True) as connection:
-        connection.execute(f"drop database {name} with (force)".encode())
 
 
 def rows(url: str, query: str) -> list[tuple[object, ...]]:
@@ -302,6 +287,31 @@ def _use_meters(connection: psycopg.Connection) -> None:
 
 def _hour(day: int, hour: int) -> datetime:
     return datetime(2026, 10, day, hour, tzinfo=UTC)
+
+
+def test_what_pools_of_before_cost_stays_with_the_subscription_that_they_name(
+    empty_url: str,
+) -> None:
+    steps = migrations()
+    (added,) = [step for step in steps if step.name.endswith("_pool_subscription.sql")]
+    migrate(empty_url, steps[: steps.index(added)])
+    with psycopg.connect(empty_url) as connection:
+        connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
+        for number, subscription in ((2, "base"), (3, None), (4, "base")):
+            connection.execute(
+                "insert into pool (organization_id, pool_id, key, subscription_key, unit, status,"
+                " definition, opened_at, timezone, version, sequence, as_of, source, pending,"
+                " granted, held, used, overdraft, overage, burst, expired, transit, counters)"
+                " values (%s, %s, %s, %s, 'token', 'open', '{}', now(), 'UTC', 1, 7, now(), 0, 0,"
+                " 0, 0, 0, 0, 0, 0, 0, 0, '{}')",
+                (UUID(int=1), UUID(int=number), str(number), subscription),
+            )
+    assert added.name in migrate(empty_url)
+    assert [(UUID(int=number), 1, None, None, "base") for number in (2, 4)] == rows(
+        empty_url,
+        "select pool_id, first_sequence, used_until, returned_until, subscription_key"
+        " from pool_subscription order by pool_id",
+    )
 
 
 def test_access_of_before_stays_that_of_its_feature(empty_url: str) -> None:

@@ -67,6 +67,9 @@ QUESTIONS: dict[str, Ask] = {
     ),
     "the list of pools": lambda c, org, _: pool_list.pool_items(c, org),
     "how a balance went": lambda c, org, one: pool_list.balance_course(c, org, one, HOURS),
+    "the latest changes of a balance": lambda c, org, one: pool_list.balance_changes(
+        c, org, one, UNTIL, 40
+    ),
     "whether something is due": lambda c, org, one: pool_due.lock_due(c, org, one, START),
     "the outbox": lambda c, org, _: pool_due.lock_touched(c, org, 10),
 }

@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from farebox.postgres import unbilled
+from farebox.postgres import unpaid_beyond
 from farebox.postgres.session import Pool, transaction
 
 POOLS, DRAWS, BEYOND_EVERY = 300, 100, 50
@@ -82,8 +82,8 @@ def test_pools_that_went_beyond_are_found_by_the_index_of_such_entries(
 ) -> None:
     with transaction(pool, filled) as connection:
         explained: Any = Explained(connection)
-        keys = unbilled.pools_beyond(explained, filled, after="p0100", limit=20)
-        found = unbilled.unpaid_beyond(
+        keys = unpaid_beyond.pools_beyond(explained, filled, after="p0100", limit=20)
+        found = unpaid_beyond.unpaid_beyond(
             explained, filled, keys, START, START + timedelta(minutes=60)
         )
     assert [f"p{number:04}" for number in range(102, 142, 2)] == keys

@@ -4,9 +4,10 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 
 interface Data {
-  kind: "bars" | "lines";
+  kind: "bars" | "lines" | "steps";
   x: (string | number)[];
   x_is_time: boolean;
+  span: [number, number] | null;
   timezone: string;
   unit: string;
   series: { label: string; values: (string | null)[]; axis?: "right" }[];
@@ -43,6 +44,7 @@ function draw(element: HTMLElement, data: Data): uPlot {
   const axis = { stroke: color("--ink-3"), font: `11px ${style.fontFamily}`, ticks: { show: false } };
   const grid = { stroke: color("--line"), width: 1 };
   const bars = uPlot.paths.bars!({ size: [0.72, 48], radius: data.series.length > 1 ? 0 : 0.12 });
+  const steps = uPlot.paths.stepped!({ align: 1 });
   const right = data.series.some((one) => one.axis === "right");
   // The last of a stack is drawn first, so that every lower one covers it down to the ground.
   const order = data.kind === "bars" ? data.series.map((_, at) => at).reverse() : data.series.map((_, at) => at);
@@ -50,7 +52,7 @@ function draw(element: HTMLElement, data: Data): uPlot {
     width: element.clientWidth,
     height: height(element),
     padding: [12, right ? 0 : 8, 0, 0],
-    cursor: { y: false, points: { show: data.kind === "lines" } },
+    cursor: { y: false, points: { show: data.kind !== "bars" } },
     legend: {
       live: true,
       markers: { width: 0, fill: (_, at) => (at === 0 ? "transparent" : color(`--series-${(order[at - 1]! % 8) + 1}`)) },
@@ -77,8 +79,9 @@ function draw(element: HTMLElement, data: Data): uPlot {
         width: data.kind === "bars" ? 0 : 2,
         pxAlign: data.kind === "bars" ? 1 : 0,
         fill: data.kind === "bars" ? color(`--series-${(at % 8) + 1}`) : undefined,
-        paths: data.kind === "bars" ? bars : undefined,
-        points: { show: data.kind === "lines" && data.x.length === 1 },
+        paths: data.kind === "bars" ? bars : data.kind === "steps" ? steps : undefined,
+        // A line of one point has no length, and steps end by a dot: it stands at what there is now.
+        points: { show: data.kind === "lines" && data.x.length === 1, filter: () => (data.kind === "steps" ? [data.x.length - 1] : null), size: 8, fill: color(`--series-${(at % 8) + 1}`) },
         value: (_: uPlot, __: number, ___: number, index: number | null) => {
           const text = index === null ? null : data.series[at]!.values[index];
           return text === null || text === undefined ? "–" : group(text);
@@ -110,6 +113,7 @@ function resolver(element: HTMLElement): (name: string) => string {
 // Bars stand on their instants, so the first and the last need half of their width more. A line of
 // one point has no width at all.
 function padded(data: Data, low: number, high: number): [number, number] {
+  if (data.span) return data.span;
   if (data.kind !== "bars" && low < high) return [low, high];
   const half = data.x.length > 1 ? (Number(data.x[1]) - Number(data.x[0])) / 2 : 1800;
   return [low - half, high + half];

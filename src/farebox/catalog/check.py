@@ -55,8 +55,10 @@ def check_document(document: Document, known: Document) -> list[Problem]:
     problems: list[Problem] = []
     for index, meter in enumerate(document.meters):
         problems += check_meter_object(meter, f"/meters/{index}")
+    sharing = _sharing(document, known)
     for index, feature in enumerate(document.features):
-        problems += check_feature(feature, catalog, f"/features/{index}")
+        before = sharing.get(feature.key)
+        problems += check_feature(feature, catalog, f"/features/{index}", before=before)
     for index, alias in enumerate(document.aliases):
         problems += check_alias(alias, catalog, f"/aliases/{index}")
     for index, card in enumerate(document.rate_cards):
@@ -77,15 +79,39 @@ def check_meter_object(meter: Meter, pointer: str = "") -> list[Problem]:
     return [*key(meter.key, pointer), *check_meter(meter, pointer)]
 
 
-def check_feature(feature: Feature, catalog: Catalog, pointer: str = "") -> list[Problem]:
-    """Return what is wrong with a feature."""
+def check_feature(
+    feature: Feature, catalog: Catalog, pointer: str = "", *, before: str | None = None
+) -> list[Problem]:
+    """Return what is wrong with a feature. before: another that its meter uses up already."""
     problems = [*key(feature.key, pointer)]
     if feature.meter is not None:
         place = f"{pointer}/meter"
         problems += reference(feature.meter, catalog.meters, "meter", place)
         code = CatalogCode.FEATURE_METER_UNFIT
         problems += single_uses(catalog.meters.get(feature.meter), code, place)
+        if before is not None:
+            message = f"meter {feature.meter} uses up feature {before} already"
+            problems.append(Problem(CatalogCode.FEATURE_METER_TAKEN, place, message))
     return in_order(problems)
+
+
+def _sharing(document: Document, known: Document) -> dict[str, str]:
+    """Return the features that would join another on its meter, and that other.
+
+    Those that stood so before this was refused may go on.
+    """
+    stored = {one.key: one.meter for one in known.features}
+    after = {**stored, **{one.key: one.meter for one in document.features}}
+    taken: dict[str | None, str] = {}
+    for name, meter in stored.items():
+        if after[name] == meter:
+            taken.setdefault(meter, name)
+    return {
+        one.key: first
+        for one in document.features
+        if one.meter is not None and stored.get(one.key) != one.meter
+        if (first := taken.setdefault(one.meter, one.key)) != one.key
+    }
 
 
 def check_alias(alias: Alias, catalog: Catalog, pointer: str = "") -> list[Problem]:

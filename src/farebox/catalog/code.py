@@ -25,6 +25,7 @@ class CatalogCode(StrEnum):
     UNKNOWN_CURRENCY = "unknown_currency"
     CUSTOM_UNIT_CONTRADICTORY = "custom_unit_contradictory"
     FEATURE_METER_UNFIT = "feature_meter_unfit"
+    FEATURE_METER_TAKEN = "feature_meter_taken"
     CURRENCY_MISMATCH = "currency_mismatch"
     TWO_DEFAULTS = "two_defaults"
     RATE_DUPLICATE = "rate_duplicate"

@@ -25,6 +25,7 @@ from farebox.worker.deliver import keep_delivering
 from farebox.worker.fold import keep_folding
 from farebox.worker.follow_pools import keep_following
 from farebox.worker.jobs import job_app
+from farebox.worker.sync import keep_syncing
 
 DATABASE_URL = "FAREBOX_SERVED_DATABASE_URL"
 """How a process learns what its parent opened; set by `serve`, not by people."""
@@ -96,6 +97,7 @@ async def work(url: str) -> None:
         asyncio.create_task(keep_folding(pool, clock)),
         asyncio.create_task(keep_following(pool, clock)),
         asyncio.create_task(keep_burning(pool, clock)),
+        asyncio.create_task(keep_syncing(pool, clock, new_id)),
         asyncio.create_task(
             keep_delivering(pool, clock, new_id, random, private_addresses=private)
         ),

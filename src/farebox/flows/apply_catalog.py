@@ -12,6 +12,7 @@ from farebox.catalog.customer import Customer, Subscription
 from farebox.catalog.diff import Action, Change, ObjectKind, diff
 from farebox.catalog.document import Document
 from farebox.catalog.problem import Problem
+from farebox.flows.entitle import lock_entitlements
 from farebox.flows.load_catalog import (
     SECTIONS,
     standing_catalog,
@@ -124,10 +125,16 @@ def _write(
             put = put_customer_in(connection, organization_id, customer, now, new_id())
             problems += _below(f"/customers/{index}", put)
             mapped += put.mapped if isinstance(put, PutCustomer) else ()
-    for index, subscription in enumerate(document.subscriptions):
-        if _is_changed(todo, ObjectKind.SUBSCRIPTION):
-            done = put_subscription_in(connection, organization_id, subscription, now, new_id)
-            problems += _below(f"/subscriptions/{index}", done)
+    sold = [
+        (index, one)
+        for index, one in enumerate(document.subscriptions)
+        if _is_changed(todo, ObjectKind.SUBSCRIPTION)
+    ]
+    if sold:
+        lock_entitlements(connection, organization_id, [one.customer for _, one in sold])
+    for index, subscription in sold:
+        done = put_subscription_in(connection, organization_id, subscription, now, new_id)
+        problems += _below(f"/subscriptions/{index}", done)
     if problems:
         raise _Undone(problems)
     burn_mapped(connection, organization_id, mapped, now)

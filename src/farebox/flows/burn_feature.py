@@ -31,6 +31,27 @@ class FeatureBurns(Struct, frozen=True):
         return is_charged(self.cards.get(feature, ""))
 
 
+def cards_of_features(
+    connection: Connection,
+    organization_id: UUID,
+    metered: Mapping[str, Entitled],
+    plans: Sequence[Plan],
+) -> Mapping[str, str]:
+    """Return by which card the pool of each feature burns unless it is given another.
+
+    plans: those of the customer that run.
+    """
+    charged = {charge.meter for plan in plans for charge in plan.charges}
+    cards = {}
+    for feature, one in metered.items():
+        meter = _meter_of(connection, organization_id, feature)
+        if meter is not None:
+            # A price of its own beyond the limit goes before that of a plan, or both would be paid.
+            counts = meter in charged and one.price is None
+            cards[feature] = feature_card(meter, charged=counts)
+    return cards
+
+
 def plan_burns(
     connection: Connection,
     organization_id: UUID,
@@ -44,14 +65,7 @@ def plan_burns(
 
     plans: those that run. standing: the pools that there are, by feature.
     """
-    charged = {charge.meter for plan in plans for charge in plan.charges}
-    cards = {}
-    for feature, one in metered.items():
-        meter = _meter_of(connection, organization_id, feature)
-        if meter is not None:
-            # A price of its own beyond the limit goes before that of a plan, or both would be paid.
-            counts = meter in charged and one.price is None
-            cards[feature] = feature_card(meter, charged=counts)
+    cards = dict(cards_of_features(connection, organization_id, metered, plans))
     by_pool = burn.cards_of_pools(connection, organization_id, list(standing.values()))
     before = {key: by_pool[pool] for key, pool in standing.items() if pool in by_pool}
     given = {key for key, card in before.items() if not is_feature_card(card)}

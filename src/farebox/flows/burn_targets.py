@@ -3,13 +3,14 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import product
 from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 from psycopg import Connection
 
-from farebox.catalog.feature_card import is_charged
+from farebox.catalog.feature_card import is_charged, is_feature_card
 from farebox.catalog.resolve import CardVersion
 from farebox.period.instant import BEGINNING, END
 from farebox.period.span import Span, without
@@ -41,18 +42,20 @@ def serving_pools(
 def burn_targets(serving: Serving, cards: Mapping[str, Sequence[CardVersion]]) -> list[Target]:
     """Return which pool each customer's use of a meter burns, and from when to when.
 
-    Its own pools go before those of whom it is part of, the nearest first; of several of one
-    customer, the first by key. So a use burns one pool. All of it is as it was at the time of the
-    use: what a bill leaves out is what has burned.
+    Rate cards that somebody gave a pool go before features that are used up by their meter. Among
+    either, its own pools go before those of whom it is part of, the nearest first; of several of
+    one customer, the first by key. So a use burns one pool. All of it is as it was at the time of
+    the use: what a bill leaves out is what has burned.
     """
-    of_customer: dict[str, list[BurningPool]] = defaultdict(list)
+    of_customer: dict[tuple[str, bool], list[BurningPool]] = defaultdict(list)
     for pool in serving.pools:
-        of_customer[pool.customer].append(pool)
+        of_customer[pool.customer, is_feature_card(pool.rate_card)].append(pool)
     targets: list[Target] = []
     for key in serving.customers:
         taken: dict[str, list[Target]] = defaultdict(list)
-        for owner in (Above(key, BEGINNING, END), *serving.above.get(key, ())):
-            for pool in of_customer.get(owner.key, ()):
+        owners = (Above(key, BEGINNING, END), *serving.above.get(key, ()))
+        for of_feature, owner in product((False, True), owners):
+            for pool in of_customer.get((owner.key, of_feature), ()):
                 if owner.key == key or pool.serves_children:
                     _add(taken, key, owner, pool, cards.get(pool.rate_card, ()))
         targets += [target for some in taken.values() for target in some]

@@ -12,7 +12,7 @@ from farebox.flows.change_pool import write_books
 from farebox.ledger.decide import prepare
 from farebox.money.rounding import exact
 from farebox.postgres.book import read_books
-from farebox.postgres.pool_use import pools_of_subscriptions
+from farebox.postgres.pool_subscription import pools_of_subscriptions
 from farebox.postgres.session import Pool, transaction
 
 

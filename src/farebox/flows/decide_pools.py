@@ -119,7 +119,7 @@ class Round:
         if key is not None:
             self._fresh[pool_id, key] = command.digest, outcome
         subject = command.subject or ""
-        if stated.take_unresolved(subject):
+        if _is_request(command) and stated.take_unresolved(subject):
             self._resolve(pool_id, subject, outcome.time)
         return outcome
 
@@ -172,6 +172,13 @@ class Round:
             refusal.left,
             refusal.refills_at,
         )
+
+
+def _is_request(command: Command) -> bool:
+    """Whether this asked for units that it might not have been given."""
+    return isinstance(command, (Reserve, Extend)) or (
+        isinstance(command, Draw) and not command.forced
+    )
 
 
 _FIELDS = [name for name in Answer.__struct_fields__ if name != "repeated"]

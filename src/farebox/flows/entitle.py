@@ -5,7 +5,7 @@ that brings a limit. `sync_entitlements` keeps pools and grants in step with wha
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from farebox.catalog.entitled import (
 )
 from farebox.catalog.license import granted
 from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
-from farebox.flows.burn_feature import begin_burn, plan_burns
+from farebox.flows.burn_feature import begin_burn, cards_of_features, plan_burns
 from farebox.flows.change_pool import write_books
 from farebox.flows.renew_entitlement import (
     OVERRIDE,
@@ -41,16 +41,13 @@ from farebox.ledger.pool import Pool, PoolDefinition
 from farebox.money.rounding import exact
 from farebox.period.calendar import day_at
 from farebox.period.cycle import Unit
-from farebox.postgres import catalog, customer
+from farebox.postgres import burn, catalog, customer
 from farebox.postgres import entitlement as store
 from farebox.postgres import pool as pools
 from farebox.postgres.book import read_books
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import SubscriptionRow
-from farebox.postgres.draft import lock_organization
 from farebox.postgres.license import find_license
-from farebox.postgres.session import Pool as Connections
-from farebox.postgres.session import transaction, unbound
 
 _MODES = {
     EntitlementLimit.HARD: LimitMode.HARD,
@@ -150,6 +147,7 @@ def sync_entitlements(
         {feature: pool_id for feature, (pool_id, _) in standing.items()},
         now,
     )
+    store.lock_pools_of_features(connection, organization_id, [customer_key])
     for feature in sorted({*metered, *standing}):
         one = metered.get(feature)
         if feature not in standing:
@@ -164,18 +162,23 @@ def sync_entitlements(
         begin_burn(connection, organization_id, pool_id, feature, burns)
 
 
-def sync_due(pool: Connections, now: datetime, span: timedelta, new_id: Callable[[], UUID]) -> int:
-    """Sync every customer for whom a subscription or an override began or ended within `span`.
+def lock_entitlements(
+    connection: Connection, organization_id: UUID, customer_keys: Sequence[str]
+) -> None:
+    """Lock what syncing several customers locks, so that it is in the order of everybody else."""
+    burn.wait_for_watermark(connection, organization_id)
+    store.lock_pools_of_features(connection, organization_id, customer_keys)
 
-    Syncing twice changes nothing, so spans may overlap. Returns how many customers that were.
-    """
-    with unbound(pool) as connection:
-        found = store.customers_to_sync(connection, now - span, now)
-    for organization_id, customer_key in found:
-        with transaction(pool, organization_id) as connection:
-            lock_organization(connection, organization_id)
-            sync_entitlements(connection, organization_id, customer_key, now, new_id)
-    return len(found)
+
+def card_of_feature(
+    connection: Connection, organization_id: UUID, customer_key: str, feature: str, now: datetime
+) -> str | None:
+    """Return by which card usage burns the pool of a customer's feature that has no other."""
+    one = effective(connection, organization_id, customer_key, now).get(feature)
+    if one is None or one.kind is not EntitledKind.METERED:
+        return None
+    plans = [plan for _, plan in _running(connection, organization_id, customer_key, now)]
+    return cards_of_features(connection, organization_id, {feature: one}, plans).get(feature)
 
 
 def _open(
@@ -257,10 +260,10 @@ def _fill(
         renew_entitlement(book, wanted, mine, used, now)
         if _length(definition) != _length(found[1]):
             turn_period(book)
-    if definition != found[1]:
-        pools.put_definition(connection, organization_id, pool_id, definition)
     if book.changed:
         write_books(connection, organization_id, [stated])
+    if definition != found[1]:
+        pools.put_definition(connection, organization_id, pool_id, definition)
 
 
 def _definition(

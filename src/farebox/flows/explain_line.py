@@ -18,6 +18,7 @@ from farebox.metering.window import BUCKET
 from farebox.postgres import explain
 from farebox.postgres.explain import EventRow, Member, Place, Window
 from farebox.postgres.invoice import InvoiceRow, LineRow, find_invoice, find_number, lines_of
+from farebox.postgres.pool_line import LinePeriod
 from farebox.postgres.session import Pool, transaction
 
 BUCKETS_A_PAGE = 24
@@ -99,9 +100,9 @@ def explain_line(
             events = _events(connection, organization_id, row, line, found, after, limit)
         opened = None
         if detail.pool is not None:
-            span = line.segment_start, line.segment_end
+            period = LinePeriod(row.subscription_key, line.segment_start, line.segment_end)
             opened = explain_pool(
-                connection, organization_id, detail.pool, span, row.currency, after, limit
+                connection, organization_id, detail.pool, period, row.currency, after, limit
             )
     return LineExplained(row, line, detail, events, opened)
 

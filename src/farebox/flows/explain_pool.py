@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
 
@@ -24,6 +23,7 @@ from farebox.postgres.pool_line import (
     GrantEntry,
     LineEntry,
     LineGrant,
+    LinePeriod,
     grant_entries,
     line_entries,
     line_grant,
@@ -61,30 +61,29 @@ def explain_pool(
     connection: Connection,
     organization_id: UUID,
     use: PoolUse,
-    span: tuple[datetime, datetime],
+    period: LinePeriod,
     currency: str,
     after: Place | None,
     limit: int,
 ) -> PoolExplained:
-    """Open a line; `span` is the one in which its units moved."""
+    """Open a line of the invoice of a period."""
     pool = find_pool(connection, organization_id, key=use.pool)
     assert pool is not None, "a pool stays"
     scope = connection, organization_id, pool.pool_id
     passed = 0 if after is None else after.sequence
     episodes, grant = costed_episodes(use), None
     if use.grant is None:
-        ends = [one.last for one, _ in episodes]
         # What is before belongs to lines of other prices, which may be long.
-        passed = max(passed, episodes[0][0].first - 1)
+        passed = max(passed, min(one.first for one, _ in episodes) - 1)
         charged = [
-            Charged(one, cost_of(use, one.units), _episode(one, ends))
-            for one in line_entries(*scope, use, span, after=passed, limit=limit + 1)
+            Charged(one, cost_of(use, one.units), _episode(one, episodes))
+            for one in line_entries(*scope, use, period, after=passed, limit=limit + 1)
         ]
     else:
         grant = line_grant(*scope, use)
         charged = [
             Charged(one, _amount(use, grant, one, currency), None)
-            for one in grant_entries(*scope, use, grant, after=passed, limit=limit + 1)
+            for one in grant_entries(*scope, use, grant, period, after=passed, limit=limit + 1)
         ]
     following = None
     if len(charged) > limit:
@@ -109,10 +108,13 @@ def _amount(use: PoolUse, grant: LineGrant, entry: GrantEntry, currency: str) ->
     return EXACT.minus(refund_of(grant.cost, grant.amount, entry.before, back, currency))
 
 
-def _episode(entry: LineEntry, ends: Sequence[int]) -> int | None:
+def _episode(entry: LineEntry, episodes: Sequence[tuple[Episode, Decimal]]) -> int | None:
     """Return the place of the episode in which the units were used, also where they went back."""
+    skipped = sum(one.earlier for one, _ in episodes)  # there is one at most, and it is the first
+    if entry.earlier and skipped:
+        return skipped
     used = entry.operation
     if entry.units < 0 and entry.undoes is not None:
         used = entry.undoes
-    at = bisect_left(ends, used)
-    return at + 1 if at < len(ends) else None
+    at = bisect_left(episodes, used, lo=skipped, key=lambda one: one[0].last)
+    return at + 1 if at < len(episodes) else None

@@ -32,6 +32,7 @@ from farebox.postgres import customer, invoice, unbilled
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.session import Pool, transaction
 from farebox.postgres.unbilled import SubscribedSpan
+from farebox.postgres.unpaid_beyond import pools_beyond, unpaid_beyond
 from farebox.postgres.usage import Range
 from farebox.rating.charge import UnpricedUsage
 
@@ -308,12 +309,8 @@ class _Look:
 
     def pools(self, after: str) -> tuple[list[Unbilled], str | None]:
         """Look for units beyond the grants of pools that nobody pays for."""
-        keys = unbilled.pools_beyond(
-            self._connection, self._organization_id, after=after, limit=PAGE
-        )
-        found = unbilled.unpaid_beyond(
-            self._connection, self._organization_id, keys, self._start, self._end
-        )
+        keys = pools_beyond(self._connection, self._organization_id, after=after, limit=PAGE)
+        found = unpaid_beyond(self._connection, self._organization_id, keys, self._start, self._end)
         items = [
             Unbilled(
                 reason=UnbilledReason.NO_POOL_SUBSCRIPTION

@@ -122,7 +122,13 @@ def _drawn(
     pool_id, number = named
     pool = find_pool(connection, organization_id, pool_id=pool_id)
     if pool is None or not draw_pays(
-        connection, organization_id, reading.draw, customer, reading.subject, reading.time
+        connection,
+        organization_id,
+        reading.draw,
+        reading.sequence,
+        customer,
+        reading.subject,
+        reading.time,
     ):
         return None
     return PoolPlace(fate=BurnFate.BURNED_POOL, pool_id=pool_id, pool=pool.key, draw=number)

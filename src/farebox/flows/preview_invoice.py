@@ -12,7 +12,7 @@ from farebox.flows.post_due import post_due
 from farebox.flows.rate_periods import Due, rate_periods, read_terms
 from farebox.invoicing.assemble import InvoiceBody
 from farebox.postgres import customer, stream
-from farebox.postgres.pool_use import pools_of_subscriptions
+from farebox.postgres.pool_subscription import pools_of_subscriptions
 from farebox.postgres.session import Pool, transaction
 
 

@@ -11,18 +11,20 @@ from farebox.catalog.code import CatalogCode
 from farebox.catalog.plan import Plan, RateCard
 from farebox.catalog.problem import Problem
 from farebox.flows.change_pool import write_books
+from farebox.flows.entitle import card_of_feature
 from farebox.flows.load_catalog import standing_customers
 from farebox.ledger.administer import change_policy
 from farebox.ledger.pool import Pool, PoolDefinition, PoolStatus
 from farebox.ledger.pool_check import PoolCode, check_pool
 from farebox.ledger.refusal import Refusal
 from farebox.money.rounding import exact
-from farebox.postgres import burn, catalog
+from farebox.postgres import burn, catalog, rollup
 from farebox.postgres import pool as store
 from farebox.postgres.book import read_books
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import find_subscription
 from farebox.postgres.draft import lock_organization
+from farebox.postgres.entitlement import find_feature
 from farebox.postgres.license import find_license
 from farebox.postgres.session import Pool as Connections
 from farebox.postgres.session import transaction
@@ -132,6 +134,9 @@ def _change(
     problems = _fixed(before, definition)
     if problems:
         return problems
+    if definition.subscription != before.subscription:
+        # No invoice becomes final from here to the commit; before any pool is locked.
+        rollup.hold_watermark(connection, organization_id)
     since = now
     burns_anew = _burns(definition) != _burns(before)
     if burns_anew:
@@ -142,11 +147,15 @@ def _change(
         refusal = change_policy(stated.book, definition.policy, now)
     if refusal is not None:
         return refusal
-    store.put_definition(connection, organization_id, pool_id, definition)
+    write_books(connection, organization_id, [stated])
+    if store.put_definition(connection, organization_id, pool_id, definition):
+        rollup.note_rewritten(connection, organization_id)  # for a run that has read it
     if burns_anew:
         since = max(since, stated.book.pool.as_of)
         _burn(connection, organization_id, pool_id, definition, since)
-    write_books(connection, organization_id, [stated])
+        serves = definition.serves_children
+        if serves != before.serves_children:
+            store.serve_children(connection, organization_id, pool_id, since, serves=serves)
     return PutPool(pool_id, definition, changed=True)
 
 
@@ -168,13 +177,22 @@ def _burn(
     definition: PoolDefinition,
     now: datetime,
 ) -> None:
-    """Let usage burn the pool as its definition says from now on, or no more."""
+    """Let usage burn the pool as its definition says from now on, or no more.
+
+    A feature's pool that names no rate card is used up by the feature's meter.
+    """
     scope = connection, organization_id, pool_id
-    if definition.rate_card is None:
+    card, children = definition.rate_card, definition.serves_children
+    if card is None:
+        children = False
+        feature = find_feature(*scope)
+        if feature is not None and definition.customer is not None:
+            whose = connection, organization_id, definition.customer
+            card = card_of_feature(*whose, feature, now)
+    if card is None:
         burn.end(*scope, now)
     else:
-        children = definition.serves_children
-        burn.begin(*scope, definition.rate_card, now, serves_children=children)
+        burn.begin(*scope, card, now, serves_children=children)
 
 
 def _subscription(

@@ -32,7 +32,6 @@ from farebox.ledger.command import Answer, Reverse
 from farebox.ledger.release import split_last
 from farebox.metering.reading import meter_dimensions
 from farebox.money.rounding import EXACT, exact, exact_sum
-from farebox.period.span import Span
 from farebox.postgres import burn
 from farebox.postgres import burn_void as store
 from farebox.postgres.book import Stated, find_grants, read_books
@@ -94,17 +93,17 @@ def find_burned(connection: Connection, organization_id: UUID, import_id: UUID) 
 
 def states_burned(connection: Connection, organization_id: UUID, terms: Terms) -> bool:
     """Whether a final invoice states units beyond the grants that would be given back."""
-    spans: dict[UUID, list[Span]] = defaultdict(list)
-    for pool_id, start, end in store.invoiced_spans(connection, organization_id):
-        spans[pool_id].append((start, end))
+    spans: dict[UUID, list[range]] = defaultdict(list)
+    for pool_id, first, end in store.invoiced_spans(connection, organization_id):
+        spans[pool_id].append(range(first, end))
     if not spans:
         return False
     return any(
-        start <= one.command.taken_at < end
+        one.command.operation in span
         for page in _pages(connection, organization_id)
         for one in _returns(connection, organization_id, terms, page, "")
         if one.command is not None and _is_charged(one.command)
-        for start, end in spans[one.draw.pool_id]
+        for span in spans[one.draw.pool_id]
     )
 
 

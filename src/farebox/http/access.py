@@ -18,6 +18,7 @@ from farebox.catalog.plan import Entitlement
 from farebox.flows.answer_once import Reply
 from farebox.flows.buy_access import Bought, buy_access, buy_license
 from farebox.flows.put_license import LicenseCode
+from farebox.flows.serve_children import is_served, not_served
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
 from farebox.http.code import HttpCode
@@ -176,6 +177,12 @@ def buy_one(
 
     def act(connection: Connection) -> Reply | Refusal:
         require_known(connection, principal, customer)
+        now = farebox.clock()
+        served = found.customer is None or is_served(
+            connection, organization_id, found, customer, now
+        )
+        if not served:
+            return not_served(found, customer)
         done = _buy(connection, farebox, organization_id, found.pool_id, customer, asked, note)
         if isinstance(done, Refusal):
             return done

@@ -137,6 +137,7 @@ _STATUS: Mapping[str, int] = {
     RefusalCode.GRANT_UNKNOWN: 404,
     RefusalCode.GRANT_KEY_REUSED: 409,
     RefusalCode.GRANT_NOT_PENDING: 409,
+    RefusalCode.GRANT_REFILLS: 409,
     RefusalCode.GRANT_CLOSED: 409,
     RefusalCode.ALLOTMENT_UNKNOWN: 404,
     RefusalCode.ALLOTMENT_MISSING: 403,

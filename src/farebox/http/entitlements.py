@@ -1,8 +1,9 @@
 """Entitlements: what a customer may use, how much of it is left, and where that comes from."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from uuid import UUID
 
 from litestar import Router, delete, get, put
 from litestar.params import RawBody
@@ -79,6 +80,17 @@ def _views(
         if found is None or found.license.customer != key:
             raise license_unknown(license)
     entitled = effective(connection, organization_id, key, now, subject, license=license)
+    return entitlement_views(connection, organization_id, key, entitled, now)
+
+
+def entitlement_views(
+    connection: Connection,
+    organization_id: UUID,
+    key: str,
+    entitled: Mapping[str, Entitled],
+    now: datetime,
+) -> list[EntitlementView]:
+    """Return what a customer is entitled to, with what is left of what is counted."""
     pools = entitlement.pools_of_features(connection, organization_id, key)
     ids = [pools[feature][0] for feature in entitled if feature in pools]
     books = books_now(connection, organization_id, ids, now)

@@ -198,7 +198,11 @@ def _changing(verb: str, summary: str, description: str) -> Callable[..., Any]:
             codes=[
                 RefusalCode.POOL_UNKNOWN,
                 RefusalCode.GRANT_UNKNOWN,
-                RefusalCode.GRANT_NOT_PENDING if verb in _PAYING else RefusalCode.GRANT_CLOSED,
+                *(
+                    [RefusalCode.GRANT_NOT_PENDING]
+                    if verb in _PAYING
+                    else [RefusalCode.GRANT_REFILLS, RefusalCode.GRANT_CLOSED]
+                ),
             ],
             examples=[
                 Example(

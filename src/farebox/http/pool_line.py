@@ -19,8 +19,8 @@ class EpisodeView(Struct, frozen=True, kw_only=True):
 
     units: less what was taken back of them. amount: what they cost, before rounding. entries: how
     many entries of the ledger, null where that was not kept. count: how many episodes it stands
-    for; more than one only in the last of very many. earlier: taken back of use that was in an
-    earlier period.
+    for; more than one only in the last of very many. earlier: taken back of use that is on another
+    invoice, of an earlier period or another subscription.
     """
 
     number: int

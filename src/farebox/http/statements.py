@@ -14,6 +14,7 @@ from farebox.access.key import Scope
 from farebox.flows.answer_once import Reply
 from farebox.flows.move_units import move_units
 from farebox.flows.post_due import post_due
+from farebox.flows.query_usage import UsageCode
 from farebox.flows.reverse_draw import reverse_draw
 from farebox.http.authenticate import Principal, requires
 from farebox.http.body import read_body
@@ -89,7 +90,7 @@ class MoveRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     opt=describe(
         "Read the statement of a pool: every unit that moved, the latest first",
         answer=Page[EntryView],
-        codes=[RefusalCode.POOL_UNKNOWN],
+        codes=[RefusalCode.POOL_UNKNOWN, UsageCode.RANGE_EMPTY],
         examples=[Example(path="/v1/pools/acme-tokens/statement?limit=2")],
         description="Each entry has the balances of both its accounts before and after.",
     ),
@@ -108,6 +109,8 @@ def read_statement(
     found = visible_pool(farebox, principal, key)
     before = before_number(cursor)
     starts, ends = maybe_instant(since, "since"), maybe_instant(until, "until")
+    if starts is not None and ends is not None and ends <= starts:
+        raise refused(UsageCode.RANGE_EMPTY, "`until` must lie after `since`", pointer="/until")
     post_due(farebox.pool, principal.organization_id, [found.pool_id], farebox.clock())
     with transaction(farebox.pool, principal.organization_id) as connection:
         entries = statement(

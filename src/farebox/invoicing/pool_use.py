@@ -25,8 +25,8 @@ class Episode(Struct, frozen=True, omit_defaults=True):
 
     units: less what was taken back of them. first, last: between which numbers of operations its
     use lies. entries: how many entries of the ledger. count: how many episodes it stands for.
-    earlier: taken back of use in an earlier period. What was written before these were kept lacks
-    them.
+    earlier: taken back of use on another invoice, of an earlier period or another subscription.
+    What was written before these were kept lacks them.
     """
 
     start: datetime

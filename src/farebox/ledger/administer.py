@@ -174,6 +174,9 @@ def _open(book: Book, number: int, now: datetime) -> Grant | Refusal:
     grant = book.grants.get(number)
     if grant is None:
         return Refusal(RefusalCode.GRANT_CLOSED, "nothing of this grant is left")
+    if grant.basis is Basis.REFILL:
+        detail = "it is what flows into a rate limit; change the policy, or close the pool"
+        return Refusal(RefusalCode.GRANT_REFILLS, detail)
     return grant
 
 

@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 
 from msgspec import Struct
 
 from farebox.ledger.account import ZERO
-from farebox.money.rounding import RoundingMode, round_to
 from farebox.period.instant import BEGINNING
 
 UNIT_DECIMALS = 18
@@ -47,13 +45,14 @@ class Allotment(Struct, kw_only=True):
 class Shares:
     """The allotments of a pool as a tree, and whose share is whose."""
 
-    __slots__ = ("_children", "_of_subject", "by_key")
+    __slots__ = ("_children", "_of_subject", "by_key", "lends")
 
     def __init__(self, allotments: Iterable[Allotment]) -> None:
         self.by_key: dict[str, Allotment] = {one.key: one for one in allotments}
         self._children: dict[str | None, list[Allotment]] = {}
         self._of_subject: dict[str, str] = {}
         present = self.present()
+        self.lends = any(one.lend_after_seconds is not None for one in present)
         for one in present:
             self._children.setdefault(one.parent, []).append(one)
             self._of_subject[one.key] = one.key
@@ -62,7 +61,8 @@ class Shares:
                 self._of_subject.setdefault(subject, one.key)
 
     def __bool__(self) -> bool:
-        return bool(self.by_key)
+        """Whether the pool has any share that was not taken away."""
+        return bool(self._of_subject)
 
     def present(self) -> list[Allotment]:
         """Return the shares that the pool has, by key."""
@@ -174,11 +174,8 @@ def _effective(
     weights = sum(one.weight for one in present)
     if rest <= 0 or not weights:
         return {one.key: one.guarantee for one in present}
-    return {
-        one.key: one.guarantee
-        + round_to(Fraction(rest) * one.weight / weights, UNIT_DECIMALS, RoundingMode.DOWN)
-        for one in present
-    }
+    units = _units(rest)
+    return {one.key: one.guarantee + _amount(units * one.weight // weights) for one in present}
 
 
 def keep(
@@ -196,17 +193,10 @@ def keep(
     kept = {one.key: max(ZERO, wholes[one.key] - _had(one)) for one in present}
     if sum(kept.values(), ZERO) <= available:
         return kept, False
-    part = _proportion(
-        [(_units(wholes[one.key]), _units(_had(one))) for one in present], _units(available)
-    )
-    return {
-        one.key: max(
-            ZERO,
-            round_to(Fraction(wholes[one.key]) * part, UNIT_DECIMALS, RoundingMode.DOWN)
-            - _had(one),
-        )
-        for one in present
-    }, True
+    had = {one.key: _units(_had(one)) for one in present}
+    whole = {key: _units(units) for key, units in wholes.items()}
+    units, of = _part([(whole[key], had[key]) for key in whole], _units(available))
+    return {key: _amount(max(0, whole[key] * units // of - had[key])) for key in whole}, True
 
 
 def _had(one: Allotment) -> Decimal:
@@ -217,22 +207,23 @@ def _units(amount: Decimal) -> int:
     return int(amount.scaleb(UNIT_DECIMALS))
 
 
-def _proportion(shares: Sequence[tuple[int, int]], available: int) -> Fraction:
-    """Return the part of each whole at which what is left to have of all is what is available.
+def _amount(units: int) -> Decimal:
+    return Decimal(units).scaleb(-UNIT_DECIMALS)
 
-    shares: a whole, and what was had of it. More than `available` is left at the whole of them.
+
+def _part(shares: Sequence[tuple[int, int]], available: int) -> tuple[int, int]:
+    """Return at which part of each whole what is left of all comes to `available`, as a fraction.
+
+    shares: a whole, and what was had of it. At the whole of them more is left.
     """
-    # What is left is a sum of max(0, part * whole - had): straight between the parts at which
-    # one more share has something left.
-    begun = sorted((Fraction(had, whole), whole, had) for whole, had in shares if whole > had)
-    wholes = hads = 0
-    for place, (_, whole, had) in enumerate(begun):
-        wholes += whole
-        hads += had
-        part = Fraction(available + hads, wholes)
-        if place + 1 == len(begun) or part <= begun[place + 1][0]:
-            return part
-    raise AssertionError("less is available than is left of the shares")
+    # Whoever has had more than the part in which all take part has nothing left at a smaller one.
+    while True:
+        units = available + sum(had for _, had in shares)
+        of = sum(whole for whole, _ in shares)
+        left = [(whole, had) for whole, had in shares if whole * units >= had * of]
+        if len(left) == len(shares):
+            return units, of
+        shares = left
 
 
 def is_lent(one: Allotment, now: datetime) -> bool:

@@ -20,16 +20,14 @@ from farebox.ledger.command import (
     Settle,
 )
 from farebox.ledger.due import settle_due
-from farebox.ledger.grant import GrantStatus
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.issue import close_if_empty, repay
-from farebox.ledger.lack import WANTS_UNITS, would_do
 from farebox.ledger.policy import LimitMode
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.release import give_back, give_back_slice, split_last, uncount
 from farebox.ledger.take import Taking, barred, decide, is_past_limit, take
-from farebox.ledger.top_up import top_up
+from farebox.ledger.top_up import buy_for_use, decide_buying, top_up
 from farebox.ledger.transfer import Cause
 
 SKEW = timedelta(seconds=5)
@@ -64,7 +62,8 @@ def apply(book: Book, command: Command, now: datetime) -> Answer | Refusal:
     """Decide one command and post what it moves.
 
     The key of the command must be known to be new. Holds that it names must be in the book, ended
-    ones too. Raises nothing; a refusal has moved nothing but what was due anyhow.
+    ones too. Raises nothing; a refusal has moved nothing but what was due anyhow, and what the pool
+    bought because it was empty (`farebox.ledger.top_up`).
     """
     wrong = _wrong_unit(book, command)
     if wrong is not None:
@@ -73,10 +72,6 @@ def apply(book: Book, command: Command, now: datetime) -> Answer | Refusal:
     if isinstance(time, Refusal):
         return time
     answer = _apply(book, command, time)
-    if book.pool.policy.top_up is None:
-        return answer
-    if isinstance(answer, Refusal) and _buys_for(book, command, answer, time):
-        answer = _apply(book, command, time)
     if isinstance(answer, Answer):
         top_up(book, time)
     return answer
@@ -100,29 +95,10 @@ def _apply(book: Book, command: Command, time: datetime) -> Answer | Refusal:
             assert_never(command)
 
 
-def _buys_for(book: Book, command: Command, refusal: Refusal, time: datetime) -> bool:
-    """Top up for a request that was refused; return whether there are more units by now.
-
-    That is where too little is left for anybody, or where a request for more than the pool has goes
-    through with it. What is only kept for other shares is no reason.
-    """
-    if refusal.code not in WANTS_UNITS:
-        return False
-    assert isinstance(command, (Draw, Reserve, Extend)), "nothing else is refused for want of units"
-    who = book.holds[command.hold] if isinstance(command, Extend) else command
-    policy, amount = book.pool.policy.top_up, command.amount
-    assert policy is not None
-    wanted = amount > book.pool.available and would_do(
-        book, amount, who.subject, who.allotment, policy.amount
-    )
-    grant = top_up(book, time, wanted=wanted)
-    return grant is not None and grant.status is GrantStatus.ACTIVE
-
-
 def check(book: Book, command: Draw | Reserve, now: datetime) -> Taking | Refusal:
     """Say whether a command would be granted, and from where, by a book that is thrown away.
 
-    What is due moves in it, and a purchase that lets the command through is made.
+    What is due moves in it, and what the command would buy is bought.
     """
     wrong = _wrong_unit(book, command)
     if wrong is not None:
@@ -135,14 +111,7 @@ def check(book: Book, command: Draw | Reserve, now: datetime) -> Taking | Refusa
         refusal = _too_long(book, command.seconds)
         if refusal is not None:
             return barred(book, cause) or refusal
-    taking = decide(book, command.amount, cause)
-    if (
-        isinstance(taking, Refusal)
-        and book.pool.policy.top_up is not None
-        and _buys_for(book, command, taking, time)
-    ):
-        return decide(book, command.amount, cause)
-    return taking
+    return decide_buying(book, command.amount, cause)
 
 
 def _cause(request: Request, time: datetime, undoes: int | None = None) -> Cause:
@@ -167,7 +136,11 @@ def _wrong_unit(book: Book, command: Command) -> Refusal | None:
 
 def _draw(book: Book, command: Draw, time: datetime) -> Answer | Refusal:
     cause = _cause(command, time)
-    taking = decide(book, command.amount, cause, floor=not command.forced)
+    if command.forced:
+        buy_for_use(book, command.amount, time)
+        taking = decide(book, command.amount, cause, floor=False)
+    else:
+        taking = decide_buying(book, command.amount, cause)
     if isinstance(taking, Refusal):
         return taking
     take(book, cause, taking, Account.USED, Reason.METERED if command.forced else Reason.DRAWN)
@@ -179,7 +152,7 @@ def _reserve(book: Book, command: Reserve, time: datetime) -> Answer | Refusal:
     refusal = _too_long(book, command.seconds)
     if refusal is not None:
         return barred(book, cause) or refusal
-    taking = decide(book, command.amount, cause)
+    taking = decide_buying(book, command.amount, cause)
     if isinstance(taking, Refusal):
         return taking
     take(book, cause, taking, Account.HELD, Reason.HELD)
@@ -225,6 +198,7 @@ def _settle(book: Book, command: Settle, time: datetime) -> Answer | Refusal:
         return hold
     cause = _cause_of(hold, command, time)
     over = command.amount - hold.amount
+    buy_for_use(book, over, time)  # before its first entry: those of an operation are a row
     if over < 0:
         give_back(book, cause, hold, -over, Reason.RELEASED)
     used = hold.slices
@@ -274,7 +248,7 @@ def _extend(book: Book, command: Extend, time: datetime) -> Answer | Refusal:
     cause = _cause_of(hold, command, time)
     taking: Taking = ()
     if command.amount:
-        decided = decide(book, command.amount, cause)
+        decided = decide_buying(book, command.amount, cause)
         if isinstance(decided, Refusal):
             return decided
         taking = decided

@@ -11,6 +11,7 @@ from msgspec import Struct
 from farebox.ledger.account import ZERO, Account
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.book import Book
+from farebox.ledger.pool import capacity_of
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import left
 from farebox.ledger.transfer import Cause
@@ -137,7 +138,9 @@ class _Wanted(NamedTuple):
         return enough
 
     def _gained(self, come: Decimal) -> Decimal:
+        """Return what this path gets of units that come once all that is owed is repaid."""
         pool, shares = self.book.pool, self.book.shares
-        available, capacity, time = pool.available, pool.capacity, pool.as_of
-        now = shares.spendable(self.path, available, capacity, time)
-        return shares.spendable(self.path, available + come, capacity + come, time) - now
+        now = shares.spendable(self.path, pool.available, pool.capacity, pool.as_of)
+        available = pool.available + come
+        capacity = capacity_of(available, ZERO, pool.counters)
+        return shares.spendable(self.path, available, capacity, pool.as_of) - now

@@ -6,11 +6,16 @@ from fractions import Fraction
 
 from farebox.ledger.account import Account
 from farebox.ledger.book import Book
+from farebox.ledger.policy import Payment
+from farebox.ledger.pool import Pool
 from farebox.ledger.refusal import RefusalCode
 
 
 def refills_at(book: Book, amount: Decimal, code: RefusalCode, *, anew: bool) -> datetime | None:
-    """Return the next time: of the rate's flow, a recurrence, a grant; anew: or of a new period."""
+    """Return the next time: of the rate's flow, a recurrence, a grant, when the pool may buy again.
+
+    anew: or of a new period.
+    """
     pool = book.pool
     refill = pool.policy.refill
     if code is RefusalCode.RATE_LIMITED and refill is not None:
@@ -27,4 +32,22 @@ def refills_at(book: Book, amount: Decimal, code: RefusalCode, *, anew: bool) ->
         times.append(start)
     if anew and pool.counters.period_end is not None:
         times.append(pool.counters.period_end)
+    if (buys := _buys_at(pool)) is not None:
+        times.append(buys)
     return min(times, default=None)
+
+
+def _buys_at(pool: Pool) -> datetime | None:
+    """Return when a top-up that is paid with the invoice may be bought again; none: now, or never.
+
+    Then it is, for whoever asks for more than there is.
+    """
+    policy, counters = pool.policy.top_up, pool.counters
+    if policy is None or policy.payment is Payment.PREPAID:
+        return None
+    if counters.top_ups >= policy.times:
+        return counters.period_end
+    if counters.topped_up_at is None:
+        return None
+    cooled = counters.topped_up_at + timedelta(seconds=policy.cool_off_seconds)
+    return cooled if cooled > pool.as_of else None

@@ -38,6 +38,7 @@ class RefusalCode(StrEnum):
     GRANT_TIMES_INVALID = "grant_times_invalid"
     GRANT_ALREADY_EXPIRED = "grant_already_expired"
     GRANT_NOT_PENDING = "grant_not_pending"
+    GRANT_REFILLS = "grant_refills"
     GRANT_CLOSED = "grant_closed"
     ALLOTMENT_UNKNOWN = "allotment_unknown"
     ALLOTMENT_MISSING = "allotment_missing"

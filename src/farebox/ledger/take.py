@@ -112,7 +112,7 @@ def take(book: Book, cause: Cause, taking: Taking, target: Account, reason: Reas
     """Move the units that were decided on to `target`, and count them."""
     total = beyond = ZERO
     counters = book.pool.counters
-    if book.shares:
+    if book.shares.lends:
         _borrow_from_idle(book, cause, taking)
     for one in taking:
         total += one.amount

@@ -1,35 +1,85 @@
 """Purchases that a pool makes by itself when little is left, decided under the pool's own lock."""
 
 from datetime import datetime, timedelta
+from decimal import Decimal
 
-from farebox.ledger.account import Account
 from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus
 from farebox.ledger.issue import issue
-from farebox.ledger.policy import Payment
+from farebox.ledger.lack import WANTS_UNITS, would_do
+from farebox.ledger.license import not_in_force
+from farebox.ledger.policy import LimitMode, Payment, TopUp
 from farebox.ledger.pool import PoolStatus
 from farebox.ledger.reason import Reason
+from farebox.ledger.refusal import Refusal
+from farebox.ledger.take import Taking, decide
 from farebox.ledger.transfer import Cause
 
 
-def top_up(book: Book, now: datetime, *, wanted: bool = False) -> Grant | None:
-    """Buy the agreed amount if too little is left and no bound forbids it; return the purchase.
+def top_up(book: Book, now: datetime) -> None:
+    """Buy if fewer units are left than are to be, and no bound forbids it."""
+    policy = book.pool.policy.top_up
+    if policy is not None and book.pool.available < policy.below and _may_buy(book, policy, now):
+        _buy(book, policy, now)
 
-    wanted: whether a request lacks units and goes through with these, however much is left.
+
+def buy_for_use(book: Book, amount: Decimal, now: datetime) -> None:
+    """Buy what is missing of units that were used already, as far as no bound forbids it."""
+    policy = book.pool.policy.top_up
+    while policy is not None and amount > book.pool.available and _may_buy(book, policy, now):
+        _buy(book, policy, now)
+
+
+def decide_buying(book: Book, amount: Decimal, cause: Cause) -> Taking | Refusal:
+    """Decide as `decide` does on a request, and buy first what is missing for it.
+
+    Something is missing where more is asked for than the pool has; what is only kept for other
+    shares is there. As many are bought as let it through, or none. But where too little is left for
+    anybody, one is bought though it is not enough.
     """
-    policy, counters = book.pool.policy.top_up, book.pool.counters
-    assert policy is not None
-    if book.pool.status is PoolStatus.CLOSED:
-        return None
-    if not wanted and book.pool.balances[Account.GRANT] >= policy.below:
-        return None
-    if counters.top_ups >= policy.times:
-        return None
+    taking = decide(book, amount, cause)
+    policy = book.pool.policy.top_up
+    if policy is None or not _may_buy(book, policy, cause.time):
+        return taking
+    if not isinstance(taking, Refusal):
+        buy_for_use(book, amount, cause.time)
+        return decide(book, amount, cause)
+    if taking.code in WANTS_UNITS and _lets_through(book, policy, amount, cause):
+        while isinstance(taking, Refusal) and _may_buy(book, policy, cause.time):
+            _buy(book, policy, cause.time)
+            taking = decide(book, amount, cause)
+        buy_for_use(book, amount, cause.time)
+        return decide(book, amount, cause)
+    if taking.code in WANTS_UNITS and book.pool.available < policy.below:
+        _buy(book, policy, cause.time)
+        return decide(book, amount, cause)
+    return taking
+
+
+def _lets_through(book: Book, policy: TopUp, amount: Decimal, cause: Cause) -> bool:
+    if amount <= book.pool.available:
+        return False
+    times = policy.times - book.pool.counters.top_ups
+    if policy.cool_off_seconds or policy.payment is Payment.PREPAID:
+        times = 1
+    return would_do(book, amount, cause.subject, cause.allotment, policy.amount * times)
+
+
+def _may_buy(book: Book, policy: TopUp, now: datetime) -> bool:
+    """Whether no bound forbids a purchase now, and somebody could take what it brings."""
+    pool, counters = book.pool, book.pool.counters
     last = counters.topped_up_at
-    if last is not None and now < last + timedelta(seconds=policy.cool_off_seconds):
-        return None
-    if any(one.status is GrantStatus.PENDING for one in book.grants.values()):
-        return None
+    return (
+        counters.top_ups < policy.times
+        and pool.status is PoolStatus.OPEN
+        and pool.policy.limit.mode is not LimitMode.UNLIMITED
+        and (pool.license is None or not_in_force(pool.license, now) is None)
+        and (last is None or now >= last + timedelta(seconds=policy.cool_off_seconds))
+        and all(one.status is not GrantStatus.PENDING for one in book.grants.values())
+    )
+
+
+def _buy(book: Book, policy: TopUp, now: datetime) -> None:
     prepaid = policy.payment is Payment.PREPAID
     lasts = policy.expires_after_seconds
     grant = Grant(
@@ -44,7 +94,6 @@ def top_up(book: Book, now: datetime, *, wanted: bool = False) -> Grant | None:
         on_invoice=not prepaid,
         pay_by=now + timedelta(seconds=policy.pay_within_seconds) if prepaid else None,
     )
-    counters.top_ups += 1
-    counters.topped_up_at = now
+    book.pool.counters.top_ups += 1
+    book.pool.counters.topped_up_at = now
     issue(book, Cause(now), grant, Reason.TOPPED_UP)
-    return grant

@@ -93,15 +93,15 @@ _LATEST = """
 select max(r.time) from (
   select e.time, u.series_id from event e
   left join lateral unnest(e.series) u(series_id) on true
-  where e.organization_id = %(org)s and e.time >= %(now)s and e.time < %(now)s + %(ahead)s
+  where e.organization_id = %(org)s and e.time >= %(now)s and e.time <= %(now)s + %(ahead)s
     and e.sequence <= %(passed)s
   union all
   select b.time, b.series_id from backfill f
   join backfill_reading b on b.organization_id = %(org)s and b.meter_key = f.meter_key
     and b.meter_version = f.meter_version and b.kind = 'totals'
   where f.organization_id = %(org)s and f.status = 'switched'
-    and f.started_at > %(now)s - %(ahead)s
-    and b.time >= %(now)s and b.time < %(now)s + %(ahead)s) r
+    and f.started_at >= %(now)s - %(ahead)s
+    and b.time >= %(now)s and b.time <= %(now)s + %(ahead)s) r
 where %(customer)s::text is null or exists (
   select from series s
   left join subject m on s.customer_key = '' and m.organization_id = %(org)s
@@ -226,7 +226,7 @@ left join subject m on s.customer_key = '' and m.organization_id = %(org)s
 where not exists (select from superseded o
                   where o.organization_id = %(org)s and o.meter_key = s.meter_key
                     and o.meter_version = s.meter_version and o.counted_until <= r.time)
-  and draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
+  and draw_pays(%(org)s, r.draw, r.sequence, coalesce(nullif(s.customer_key, ''), m.customer_key),
                 s.subject, r.time) is not true"""
 # Each goes to the pool that its customer burns for its meter at its time, and lies between two
 # changes of rate cards. What is below zero burns nothing, and so counts off nothing either.

@@ -30,8 +30,8 @@ join backfill_series s on s.organization_id = %(org)s and s.series_id = b.series
 {_MAPPED.format("b")}
 where b.organization_id = %(org)s and b.meter_key = %(meter)s and b.meter_version = %(version)s
   and b.kind = 'totals' and {_COUNTS.format("b")}
-  and draw_pays(%(org)s, case when b.drawn then draw_named(%(org)s, b.sequence) end, {_WHOSE},
-                s.subject, b.time) is not true"""
+  and draw_pays(%(org)s, case when b.drawn then draw_named(%(org)s, b.sequence) end, b.sequence,
+                {_WHOSE}, s.subject, b.time) is not true"""
 
 # What older versions read of the times from the new one's start on: of events that the steps have
 # passed, and in backfills of their own. Sequences of old events are read through by time.
@@ -59,7 +59,7 @@ join series s on s.organization_id = %(org)s and s.series_id = r.series_id
   and s.meter_key = %(meter)s and s.meter_version < %(version)s {_UNTIL}
 {_MAPPED.format("r")}
 where {_COUNTS.format("r")}
-  and draw_pays(%(org)s, r.draw, {_WHOSE}, s.subject, r.time) is not true"""
+  and draw_pays(%(org)s, r.draw, r.sequence, {_WHOSE}, s.subject, r.time) is not true"""
 
 # What a draw covered of which all was taken back has not burned, unless another covers it too.
 _TAKEN_BACK = """

@@ -112,11 +112,11 @@ reading as (
     offset 0) b
 )
 select sequence, time, quantity, subject, meter_key, meter_version, dimensions,
-       case when draw_pays(%(org)s, draw, coalesce(nullif(taker, ''), former), subject, time)
-                 is not true then taker end,
-       case when former is not null and draw_pays(%(org)s, draw, former, subject, time)
-                 and (taker = '' or not draw_pays(%(org)s, draw, taker, subject, time))
-                 and draw_left(%(org)s, draw) is distinct from 0
+       case when draw_pays(%(org)s, draw, sequence, coalesce(nullif(taker, ''), former), subject,
+                           time) is not true then taker end,
+       case when former is not null and draw_pays(%(org)s, draw, sequence, former, subject, time)
+                 and (taker = '' or not draw_pays(%(org)s, draw, sequence, taker, subject, time))
+                 and draw_left(%(org)s, draw) > 0
             then draw_pool(draw) end
 from reading"""
 

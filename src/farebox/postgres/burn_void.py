@@ -77,7 +77,7 @@ from gone r
 join series s on s.organization_id = %(org)s and s.series_id = r.series_id
 left join subject m on s.customer_key = '' and m.organization_id = %(org)s
   and m.subject = s.subject and m.valid_from <= r.time and r.time < m.valid_to
-where draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
+where draw_pays(%(org)s, r.draw, r.sequence, coalesce(nullif(s.customer_key, ''), m.customer_key),
                 s.subject, r.time) is not true"""
 
 _TABLES = (
@@ -302,17 +302,19 @@ def save_voided(connection: Connection, organization_id: UUID, draws: Sequence[V
     )
 
 
-def invoiced_spans(
-    connection: Connection, organization_id: UUID
-) -> list[tuple[UUID, datetime, datetime]]:
-    """Return the periods of final invoices that state what the pools of these draws cost."""
+def invoiced_spans(connection: Connection, organization_id: UUID) -> list[tuple[UUID, int, int]]:
+    """Return the pools of these draws, from which entry and before which a final invoice has them.
+
+    An invoice states what was taken in its period while its subscription paid for the pool.
+    """
     return connection.execute(
-        "select p.pool_id, i.period_start, i.period_end"
+        "select r.pool_id, greatest(r.first_sequence, sequence_at(r.pool_id, i.period_start)),"
+        " least(r.used_until, sequence_at(r.pool_id, i.period_end))"
         " from (select pool_id, min(operation) as first from burn_back group by 1) b"
-        " join pool p on p.pool_id = b.pool_id"
+        " join pool_subscription r on r.pool_id = b.pool_id"
         " join transfer t on t.pool_id = b.pool_id and t.sequence = b.first"
         " join invoice i on i.organization_id = %(org)s"
-        "  and i.subscription_key = p.subscription_key"
+        "  and i.subscription_key = r.subscription_key"
         "  and i.status = 'final' and i.kind = 'period' and i.period_end > t.time",
         {"org": organization_id},
     ).fetchall()

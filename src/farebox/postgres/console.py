@@ -85,6 +85,13 @@ class CustomerItem(Struct, frozen=True, kw_only=True):
     last_total: Decimal | None
 
 
+class CustomerName(Struct, frozen=True):
+    """A customer as another page names it."""
+
+    key: str
+    name: str
+
+
 class EventItem(Struct, frozen=True, kw_only=True):
     """An event as a list shows it."""
 
@@ -241,6 +248,18 @@ def meter_days(
             "point_meters": list(point_meters),
         },
     ).fetchall()
+
+
+def children(
+    connection: Connection, organization_id: UUID, parent_key: str, *, limit: int
+) -> list[CustomerName]:
+    """Return the customers that are part of another one themselves, by key."""
+    rows = connection.execute(
+        "select key, name from customer where organization_id = %s and parent_key = %s"
+        " order by key limit %s",
+        (organization_id, parent_key, limit),
+    ).fetchall()
+    return [CustomerName(*row) for row in rows]
 
 
 def customer_days(

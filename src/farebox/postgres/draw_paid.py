@@ -43,13 +43,18 @@ def draw_pays(
     connection: Connection,
     organization_id: UUID,
     draw: str,
+    sequence: int | None,
     customer: str,
     subject: str,
     time: datetime,
 ) -> bool:
-    """Tell whether a draw pays for a customer's use: its pool serves whose it is."""
+    """Tell whether a draw pays for a customer's use: its pool serves whose it is.
+
+    sequence: of the event that names it; none where that is not in the stream.
+    """
     row = connection.execute(
-        "select draw_pays(%s, %s, %s, %s, %s)", (organization_id, draw, customer, subject, time)
+        "select draw_pays(%s, %s, %s, %s, %s, %s)",
+        (organization_id, draw, sequence, customer, subject, time),
     ).fetchone()
     assert row is not None
     return bool(row[0])

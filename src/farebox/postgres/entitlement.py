@@ -104,6 +104,17 @@ def pools_of_features(
     return {feature: (pool_id, key) for feature, pool_id, key in rows}
 
 
+def lock_pools_of_features(
+    connection: Connection, organization_id: UUID, customer_keys: Sequence[str]
+) -> None:
+    """Lock the pools of these customers' features, in the order in which all pools are locked."""
+    connection.execute(
+        "select from pool where organization_id = %s and customer_key = any(%s)"
+        " and feature_key is not null order by pool_id for update",
+        (organization_id, list(customer_keys)),
+    )
+
+
 def set_feature(
     connection: Connection, organization_id: UUID, pool_id: UUID, feature_key: str
 ) -> None:

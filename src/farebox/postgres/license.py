@@ -122,10 +122,16 @@ class LicensePool(Struct, frozen=True):
 def pools_of_licenses(
     connection: Connection, organization_id: UUID, keys: Sequence[str]
 ) -> dict[str, list[LicensePool]]:
-    """Return the pools of these licenses, by license and then by key."""
+    """Return the pools of these licenses, by license and then by key.
+
+    A closed one only where no other of its license holds the same unit.
+    """
     rows = connection.execute(
-        "select pool_id, key, customer_key, feature_key, license_key, unit from pool"
-        " where organization_id = %s and license_key = any(%s) order by key",
+        "select pool_id, key, customer_key, feature_key, license_key, unit from pool p"
+        " where organization_id = %s and license_key = any(%s) and (status = 'open' or not exists ("
+        "  select from pool o where o.organization_id = p.organization_id"
+        "  and o.license_key = p.license_key and o.unit = p.unit and o.status = 'open'))"
+        " order by key",
         (organization_id, list(keys)),
     ).fetchall()
     found: dict[str, list[LicensePool]] = {}

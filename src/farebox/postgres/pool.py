@@ -11,6 +11,8 @@ from psycopg import Connection
 
 from farebox.ledger.account import Account
 from farebox.ledger.pool import Pool, PoolDefinition, PoolStatus
+from farebox.period.instant import BEGINNING
+from farebox.postgres.pool_subscription import put_subscription
 from farebox.postgres.posting import COLUMN_OF
 
 _BALANCES = ", ".join(COLUMN_OF[account] for account in Account)
@@ -48,13 +50,43 @@ def add_pool(
             msgspec.json.encode(pool.counters).decode(),
         ),
     )
+    put_subscription(connection, organization_id, pool_id, definition.subscription)
+    if definition.serves_children:
+        serve_children(connection, organization_id, pool_id, BEGINNING, serves=True)
+
+
+def serve_children(
+    connection: Connection,
+    organization_id: UUID,
+    pool_id: UUID,
+    since: datetime,
+    *,
+    serves: bool,
+) -> None:
+    """Let draws of a pool pay for those below its customer from `since` on, a `burn.boundary`."""
+    connection.execute(
+        "insert into pool_children values (%s, %s, %s, %s)"
+        # Changed again at the same instant: nothing was decided by it yet.
+        " on conflict (pool_id, since) do update set serves = excluded.serves",
+        (organization_id, pool_id, since, serves),
+    )
 
 
 def put_definition(
     connection: Connection, organization_id: UUID, pool_id: UUID, definition: PoolDefinition
-) -> None:
-    """Store what a pool is; who does so holds its lock, and commits a version of its books."""
+) -> bool:
+    """Store what a pool is; who does so holds its lock, and has written a version of its books.
+
+    Returns whether another subscription now pays for what moved before.
+    """
     status = PoolStatus.CLOSED if definition.closed else PoolStatus.OPEN
+    scope = organization_id, pool_id
+    row = connection.execute(
+        "select definition #>> '{policy,currency}' from pool"
+        " where organization_id = %s and pool_id = %s",
+        scope,
+    ).fetchone()
+    converts = row is not None and row[0] not in (None, definition.policy.currency)
     connection.execute(
         "update pool set definition = %s, status = %s, subscription_key = %s"
         " where organization_id = %s and pool_id = %s",
@@ -62,15 +94,15 @@ def put_definition(
             msgspec.json.encode(definition).decode(),
             status,
             definition.subscription,
-            organization_id,
-            pool_id,
+            *scope,
         ),
     )
     # The level down to which nothing is told of it was that of the definition before.
     connection.execute(
         "update pool_watch set calm_above = null where organization_id = %s and pool_id = %s",
-        (organization_id, pool_id),
+        scope,
     )
+    return put_subscription(connection, *scope, definition.subscription, converts=converts)
 
 
 def timezone_of(connection: Connection, organization_id: UUID, pool_id: UUID) -> str:

@@ -15,6 +15,7 @@ class LineEntry(Struct, frozen=True, kw_only=True):
     """An entry that a line counts; `units` are below zero where they were taken back.
 
     operation: its number in the pool. undoes: that of the operation that it settles or takes back.
+    earlier: it takes back what another invoice counts, of an earlier period or subscription.
     """
 
     sequence: int
@@ -27,6 +28,15 @@ class LineEntry(Struct, frozen=True, kw_only=True):
     key: str | None
     undoes: int | None
     used_at: datetime | None
+    earlier: bool = False
+
+
+class LinePeriod(Struct, frozen=True):
+    """The subscription on whose invoice a line is, and the period in which its units moved."""
+
+    subscription_key: str
+    start: datetime
+    end: datetime
 
 
 class LineGrant(Struct, frozen=True, kw_only=True):
@@ -47,23 +57,39 @@ _ENTRY = """t.sequence, t.operation, t.reason, {units} as units, t.time, t.subje
        case when t.operation = t.sequence then t.key else
          (select f.key from transfer f where f.pool_id = t.pool_id and f.sequence = t.operation)
        end as key, t.undoes, t.used_at"""
+# The entries of a period for which its subscription paid. Before that was kept, it was all of them.
+_SPAN = """
+with period as materialized (
+  select sequence_at(%(pool)s, %(start)s) as first, sequence_at(%(pool)s, %(end)s) as next
+),
+paid as materialized (
+  select greatest(s.first, r.first_sequence) as first, least(s.next, r.used_until) as used,
+         least(s.next, r.returned_until) as returned
+  from period s join pool_subscription r on r.pool_id = %(pool)s
+    and r.subscription_key = %(subscription)s and r.first_sequence < s.next
+    and (r.returned_until is null or r.returned_until > s.first)
+),
+span as materialized (
+  select first, used, returned from paid
+  union all select first, next, next from period where not exists (select from paid)
+)"""
 # As in `pool_use`: what was voided counts against the use in its own period. The predicate of the
 # partial index is repeated for it to be used.
-_ENTRIES = f"""
-with span as materialized (
-  select sequence_at(%(pool)s, %(start)s) as first, sequence_at(%(pool)s, %(end)s) as next
-)
-select {_ENTRY.format(units=_UNITS)}
+_ENTRIES = f"""{_SPAN}
+select {_ENTRY.format(units=_UNITS)}, t.source = 'used' and not exists (
+         select from span s where t.undoes >= s.first and t.undoes < s.used) as earlier
 from transfer t
 where t.organization_id = %(org)s and t.pool_id = %(pool)s
-  and t.sequence >= greatest((select first from span), %(from)s::bigint)
+  and t.sequence >= greatest((select min(first) from span), %(from)s::bigint)
   and t.sequence <= %(upto)s::bigint
   and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
   and coalesce(t.origin, t.source) = %(account)s and t.price is not distinct from %(price)s
   and (t.target = 'used' or t.source = 'used')
-  and case when t.reason = 'voided'
-        then t.undoes >= (select first from span) and t.undoes < (select next from span)
-        else t.sequence < (select next from span) end
+  and exists (
+    select from span s
+    where case when t.reason = 'voided' then t.undoes >= s.first and t.undoes < s.used
+          else t.sequence >= s.first
+            and t.sequence < case when t.target = 'used' then s.used else s.returned end end)
 order by t.sequence limit %(limit)s"""
 
 
@@ -72,7 +98,7 @@ def line_entries(
     organization_id: UUID,
     pool_id: UUID,
     use: PoolUse,
-    span: tuple[datetime, datetime],
+    period: LinePeriod,
     *,
     after: int = 0,
     limit: int = 100,
@@ -84,8 +110,9 @@ def line_entries(
         {
             "org": organization_id,
             "pool": pool_id,
-            "start": span[0],
-            "end": span[1],
+            "subscription": period.subscription_key,
+            "start": period.start,
+            "end": period.end,
             "account": use.kind.value,
             "price": use.price,
             "from": min(after, _LAST) + 1,
@@ -142,8 +169,8 @@ select {_ENTRY.format(units="t.amount")}, 0::numeric as before
 from transfer t
 where t.organization_id = %(org)s and t.pool_id = %(pool)s and t.sequence = %(grant)s
   and t.sequence >= %(from)s::bigint limit %(limit)s"""
-_TAKEN_BACK = f"""
-with back as (
+_TAKEN_BACK = f"""{_SPAN},
+back as (
   select t.*, sum(t.amount) over (order by t.sequence) - t.amount as before
   from transfer t
   where t.organization_id = %(org)s and t.pool_id = %(pool)s and t.sequence > %(grant)s
@@ -151,7 +178,8 @@ with back as (
 )
 select {_ENTRY.format(units="-t.amount")}, t.before
 from back t
-where t.time >= %(start)s and t.time <= %(end)s and t.sequence >= %(from)s::bigint
+where t.time >= %(first_at)s and t.time <= %(last_at)s and t.sequence >= %(from)s::bigint
+  and exists (select from span s where t.sequence >= s.first and t.sequence < s.returned)
 order by t.sequence limit %(limit)s"""
 
 
@@ -167,6 +195,7 @@ def grant_entries(
     pool_id: UUID,
     use: PoolUse,
     grant: LineGrant,
+    period: LinePeriod,
     *,
     after: int = 0,
     limit: int = 100,
@@ -179,8 +208,11 @@ def grant_entries(
             "org": organization_id,
             "pool": pool_id,
             "grant": grant.number,
-            "start": use.first_at,
-            "end": use.last_at,
+            "subscription": period.subscription_key,
+            "start": period.start,
+            "end": period.end,
+            "first_at": use.first_at,
+            "last_at": use.last_at,
             "from": min(after, _LAST) + 1,
             "limit": limit,
         },

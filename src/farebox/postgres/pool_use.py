@@ -29,37 +29,48 @@ EPISODES_MAX = 500
 _TARGET = """
 with target as (
   select n - 1 as n, t.start_at, t.end_at, p.pool_id, p.key, p.unit, p.sequence as upto,
-         p.definition ->> 'name' as name
+         p.definition ->> 'name' as name, r.first_sequence, r.used_until, r.returned_until
   from unnest(%(subscriptions)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     with ordinality t(subscription_key, start_at, end_at, n)
-  join pool p on p.organization_id = %(org)s and p.subscription_key = t.subscription_key
+  join pool_subscription r
+    on r.organization_id = %(org)s and r.subscription_key = t.subscription_key
+  join pool p on p.pool_id = r.pool_id
 )"""
 # What was taken counts, what of it was taken back counts against it: in the period in which that
 # moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
 # The predicate of the partial index is repeated for it to be used.
 #
 # An episode ends where an operation took from grants alone; between neighbours there is none. What
-# was taken back stands at the place of its use, with its episode; use of an earlier period is -1.
+# was taken back stands at the place of its use, with its episode; use that is on another invoice,
+# of an earlier period or of the subscription that paid before, is -1.
 _BEYOND = f"""{_TARGET},
-entry as (
-  select g.n, g.pool_id, x.*, x.place < s.first as earlier
+span as materialized (
+  select g.n, g.pool_id, greatest(s.first, g.first_sequence) as first,
+         least(s.next, g.used_until) as used, least(s.next, g.returned_until) as returned
   from target g
   cross join lateral (
     select sequence_at(g.pool_id, g.start_at) as first, sequence_at(g.pool_id, g.end_at) as next
     offset 0) s
+),
+entry as (
+  select g.n, g.pool_id, x.*, not x.taken and not exists (
+           select from span s where s.n = g.n and s.pool_id = g.pool_id
+             and x.place >= s.first and x.place < s.used) as earlier
+  from span g
   cross join lateral (
     select coalesce(t.origin, t.source) as account, t.price, t.time, t.sequence, t.operation,
            case when t.target = 'used' then t.amount else -t.amount end as amount,
            case when t.target = 'used' then t.operation else t.undoes end as place,
            t.target = 'used' as taken
     from transfer t
-    where t.pool_id = g.pool_id and t.sequence >= s.first and t.sequence < s.next
+    where t.pool_id = g.pool_id and t.sequence >= g.first and t.sequence < g.returned
       and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-      and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
+      and (t.target = 'used' and t.sequence < g.used or t.source = 'used')
+      and t.reason <> 'voided'
     union all
     select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false
     from transfer t
-    where t.pool_id = g.pool_id and t.undoes >= s.first and t.undoes < s.next
+    where t.pool_id = g.pool_id and t.undoes >= g.first and t.undoes < g.used
       and t.reason = 'voided' and t.origin in ('overage', 'burst')) x
 ),
 followed as (
@@ -96,39 +107,43 @@ told as (
 )
 select g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, min(o.start_at), max(o.end_at),
        sum(o.units), min(o.first), max(o.last), sum(o.entries)::bigint, count(*), o.episode < 0
-from told o join target g on g.n = o.n and g.pool_id = o.pool_id
+from told o
+join (select distinct n, pool_id, key, name, unit, upto from target) g
+  on g.n = o.n and g.pool_id = o.pool_id
 group by g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, least(o.row, %(most)s),
          o.episode < 0
 order by g.n, g.key, o.account, o.price, min(o.row)"""
+# The index by time is the one to use: most grants cost nothing on an invoice, so `+ 0`.
 _PURCHASES = f"""{_TARGET}
 select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.issued_at
 from target g
 join pool_grant p on p.pool_id = g.pool_id and p.on_invoice and p.cost is not null
   and p.issued_at >= g.start_at and p.issued_at < g.end_at
+  and p.number + 0 >= g.first_sequence and (g.used_until is null or p.number + 0 < g.used_until)
 order by 1, 2, p.number"""
 # What is taken back of a purchase, or was never paid, is not charged; what was used of it stays so.
-# What comes back once it was voided is taken back then: `earlier` is what was before this span.
+# What comes back once it was voided is taken back then: the last column is what came back before.
 # The predicate of the partial index is repeated for it to be used.
 _REFUNDS = f"""{_TARGET},
 returned as (
-  select g.n, g.pool_id, g.key, g.name, g.unit, g.start_at, t.grant_number,
+  select g.n, g.pool_id, g.key, g.name, g.unit, g.first_sequence, t.grant_number,
          min(t.sequence) as first, min(t.time) as first_at, max(t.time) as last_at,
          sum(t.amount) as amount
   from target g
   join transfer t on t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
-    and t.sequence >= sequence_at(g.pool_id, g.start_at)
-    and t.sequence < sequence_at(g.pool_id, g.end_at)
+    and t.sequence >= greatest(sequence_at(g.pool_id, g.start_at), g.first_sequence)
+    and t.sequence < least(sequence_at(g.pool_id, g.end_at), g.returned_until)
   group by 1, 2, 3, 4, 5, 6, 7
 )
-select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::text),
+select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.number,
        r.first_at, r.last_at, r.amount,
        coalesce((select sum(t.amount) from transfer t where t.pool_id = r.pool_id
          and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = r.grant_number
-         and t.sequence >= r.grant_number and t.sequence < sequence_at(r.pool_id, r.start_at)), 0)
+         and t.sequence >= r.grant_number and t.sequence < r.first), 0)
 from returned r
 join pool_grant p on p.pool_id = r.pool_id and p.number = r.grant_number
   and p.on_invoice and p.cost is not null
-order by 1, 2, r.first"""
+order by 1, 2, min(r.first) over (partition by r.n, r.pool_id, p.number), p.number, r.first"""
 
 
 def pool_uses(
@@ -159,25 +174,40 @@ def pool_uses(
                 last_at=time,
             )
         )
-    for n, key, name, unit, bought, cost, grant, first, last, amount, earlier in connection.execute(
-        _REFUNDS, parameters
-    ).fetchall():
-        found[n].append(
+    for n, use in _refunds(connection, parameters, targets):
+        found[n].append(use)
+    for n, use in _beyond(connection, parameters):
+        found[n].append(use)
+    return found
+
+
+def _refunds(
+    connection: Connection, parameters: dict[str, Any], targets: Sequence[PoolTarget]
+) -> Iterator[tuple[int, PoolUse]]:
+    """Yield what came back of purchases: of each once, however often the pool changed hands."""
+    rows = connection.execute(_REFUNDS, parameters).fetchall()
+    for (n, key, name, unit, bought, cost, grant, _), of_grant in groupby(
+        rows, itemgetter(slice(8))
+    ):
+        parts = [row[8:] for row in of_grant]
+        refunds = [
+            refund_of(cost, bought, earlier, amount, targets[n].currency)
+            for _, _, amount, earlier in parts
+        ]
+        yield (
+            n,
             PoolUse(
                 pool=key,
                 name=name,
                 unit=unit,
                 kind=PoolUseKind.REFUND,
-                quantity=EXACT.minus(amount),
-                cost=EXACT.minus(refund_of(cost, bought, earlier, amount, targets[n].currency)),
+                quantity=EXACT.minus(exact_sum([amount for _, _, amount, _ in parts])),
+                cost=EXACT.minus(exact_sum(refunds)),
                 grant=grant,
-                first_at=first,
-                last_at=last,
-            )
+                first_at=parts[0][0],
+                last_at=parts[-1][1],
+            ),
         )
-    for n, use in _beyond(connection, parameters):
-        found[n].append(use)
-    return found
 
 
 def _beyond(connection: Connection, parameters: dict[str, Any]) -> Iterator[tuple[int, PoolUse]]:
@@ -207,14 +237,3 @@ def _beyond(connection: Connection, parameters: dict[str, Any]) -> Iterator[tupl
                     upto=upto,
                 ),
             )
-
-
-def pools_of_subscriptions(
-    connection: Connection, organization_id: UUID, subscription_keys: Sequence[str]
-) -> list[tuple[str, UUID, datetime]]:
-    """Return (subscription, pool, time of its last decision), in the order of pool ids."""
-    return connection.execute(
-        "select subscription_key, pool_id, as_of from pool"
-        " where organization_id = %s and subscription_key = any(%s) order by pool_id",
-        (organization_id, list(subscription_keys)),
-    ).fetchall()

@@ -128,7 +128,7 @@ reading as materialized (
   select r.time, r.quantity, s.meter_version, s.dimensions,
          coalesce(nullif(s.customer_key, ''), m.customer_key) as customer_key
   from (
-    select e.time, r.series_id, r.quantity, d.draw
+    select e.sequence, e.time, r.series_id, r.quantity, d.draw
     from event e cross join lateral (select e.payload ->> 'fareboxdraw' as draw offset 0) d
     cross join lateral unnest(e.series, e.quantities) r(series_id, quantity)
     where e.organization_id = %(org)s and e.sequence > %(burned)s
@@ -141,8 +141,9 @@ reading as materialized (
   where not exists (select from superseded o
                     where o.organization_id = %(org)s and o.meter_key = s.meter_key
                       and o.meter_version = s.meter_version and o.counted_until <= r.time)
-    and draw_pays(%(org)s, r.draw, coalesce(nullif(s.customer_key, ''), m.customer_key),
-                  s.subject, r.time) is not true
+    and draw_pays(%(org)s, r.draw, r.sequence,
+                  coalesce(nullif(s.customer_key, ''), m.customer_key), s.subject, r.time)
+      is not true
 )
 select t.n, p.meter_version, p.dimensions, count(*), sum(p.quantity), min(p.quantity),
        max(p.quantity)
@@ -174,82 +175,6 @@ def waiting_totals(
     return [
         TotalsRow(Place(row[0], 0, "", row[1], tuple(row[2])), Totals(*row[3:])) for row in rows
     ]
-
-
-# The predicate of the partial index `transfer_beyond`, as it stands there.
-_IS_BEYOND = "(t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))"
-
-
-def pools_beyond(
-    connection: Connection, organization_id: UUID, *, after: str, limit: int
-) -> list[str]:
-    """Return the keys of pools that ever gave units beyond their grants, but for overdraft."""
-    rows = connection.execute(
-        "select p.key from pool p cross join lateral ("
-        f"  select from transfer t where t.pool_id = p.pool_id and {_IS_BEYOND} limit 1) x"
-        " where p.organization_id = %s and p.key > %s order by p.key limit %s",
-        (organization_id, after, limit),
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
-class UnpaidBeyond(Struct, frozen=True):
-    """Units that a pool gave beyond its grants, without a price or without a subscription.
-
-    operations: how many draws and settled holds took some.
-    """
-
-    pool: str
-    customer: str | None
-    priced: bool
-    units: Decimal
-    operations: int
-    first_time: datetime
-    last_time: datetime
-
-
-_MOVED = "between sequence_at(p.pool_id, %(start)s) and sequence_at(p.pool_id, %(end)s) - 1"
-# As on invoices (`pool_use`): what was taken counts when it moved, what was taken back against it.
-# What only counts usage that a plan charges is paid for (`catalog.feature_card`).
-_UNPAID = f"""
-select p.key, p.customer_key, x.priced, x.units, x.operations, x.first_time, x.last_time
-from pool p
-left join subscription s on s.organization_id = p.organization_id and s.key = p.subscription_key
-cross join lateral (
-  select t.price is not null as priced,
-         sum(case when t.target = 'used' then t.amount else -t.amount end) as units,
-         count(distinct t.operation) filter (where t.target = 'used') as operations,
-         min(t.time) filter (where t.target = 'used') as first_time,
-         max(t.time) filter (where t.target = 'used') as last_time
-  from (select t.price, t.target, t.amount, t.operation, t.time from transfer t
-    where t.pool_id = p.pool_id and t.sequence {_MOVED}
-      and {_IS_BEYOND} and (t.target = 'used' or t.source = 'used') and t.reason <> 'voided'
-    union all
-    select t.price, t.target, t.amount, t.operation, d.time
-    from transfer t join transfer d on d.pool_id = t.pool_id and d.sequence = t.undoes
-    where t.pool_id = p.pool_id and t.reason = 'voided' and t.origin in ('overage', 'burst')
-      and t.undoes {_MOVED}) t
-  where (t.price is null or s.starts_at is null or t.time < s.starts_at or t.time >= s.ends_at)
-    and not (t.price is null and exists (
-      select from pool_burn b where b.pool_id = p.pool_id and b.rate_card_key like 'charged/%%'
-        and b.since <= t.time and (b.until is null or t.time < b.until)))
-  group by 1) x
-where p.organization_id = %(org)s and p.key = any(%(pools)s) and x.units > 0
-order by p.key, x.priced"""
-
-
-def unpaid_beyond(
-    connection: Connection,
-    organization_id: UUID,
-    pools: Sequence[str],
-    start: datetime,
-    end: datetime,
-) -> list[UnpaidBeyond]:
-    """Return what moved in [start, end), by pool and then what has no price first."""
-    rows = connection.execute(
-        _UNPAID, {"org": organization_id, "pools": list(pools), "start": start, "end": end}
-    ).fetchall()
-    return [UnpaidBeyond(*row) for row in rows]
 
 
 class FinalUnpriced(Struct, frozen=True):

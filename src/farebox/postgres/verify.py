@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 
 from farebox.ledger.account import Account
 from farebox.ledger.grant import Recurrence
+from farebox.postgres.pool_subscription import WRONG as SUBSCRIPTION_WRONG
 from farebox.postgres.posting import COLUMN_OF
 
 FINDINGS_MAX = 1000
@@ -38,6 +39,7 @@ class FaultCode(StrEnum):
     HOLD_WRONG = "hold_wrong"
     COUNTER_WRONG = "counter_wrong"
     ALLOTMENT_WRONG = "allotment_wrong"
+    SUBSCRIPTION_WRONG = "subscription_wrong"
     RECURRENCE_WRONG = "recurrence_wrong"
     TRANSIT_NOT_ZERO = "transit_not_zero"
 
@@ -314,6 +316,7 @@ _CHECKS = {
             from below b left join use u on u.pool_id = b.pool_id and u.allotment = b.inside
             where b.pool_id = s.pool_id and b.key = s.key) u
         where (s.used, s.beyond) <> (u.used, u.beyond)""",
+    FaultCode.SUBSCRIPTION_WRONG: SUBSCRIPTION_WRONG,
 }
 
 

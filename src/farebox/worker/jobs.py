@@ -9,7 +9,7 @@ import structlog
 from procrastinate import App, PsycopgConnector
 
 from farebox.flows.bill import bill
-from farebox.flows.entitle import sync_due
+from farebox.flows.sync_due import sync_due
 from farebox.flows.watch_pools import watch_all
 from farebox.postgres.billing_run import interrupted_runs
 from farebox.postgres.notice import drop_notices

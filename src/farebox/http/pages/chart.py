@@ -20,7 +20,11 @@ class ChartSeries(Struct, frozen=True):
 
 
 class Chart(Struct, frozen=True, kw_only=True):
-    """A chart: `x` holds instants (then `timezone` counts) or quantities, ascending."""
+    """A chart: `x` holds instants (then `timezone` counts) or quantities, ascending.
+
+    kind: bars, lines, or steps, where each value stands until the next one, the last by a dot.
+    span: from when to when the axis is drawn, where that is more than `x`.
+    """
 
     kind: str
     x: tuple[datetime, ...] | tuple[Decimal, ...]
@@ -28,6 +32,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     label: str
     timezone: str = "UTC"
     unit: str = ""
+    span: tuple[datetime, datetime] | None = None
 
     @property
     def json(self) -> Markup:
@@ -38,6 +43,7 @@ class Chart(Struct, frozen=True, kw_only=True):
                 "kind": self.kind,
                 "x": [_x(value) for value in self.x],
                 "x_is_time": times,
+                "span": None if self.span is None else [_x(end) for end in self.span],
                 "timezone": self.timezone,
                 "unit": self.unit,
                 "series": [

@@ -14,6 +14,7 @@ from farebox.flows.due_periods import upcoming
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.read_pool import pools_listed
 from farebox.flows.read_usage import read_meters
+from farebox.http.pages.customer_rights import read_rights
 from farebox.http.pages.line_view import LineView, lines_of_body
 from farebox.http.pages.page import Page, PageRequest, Viewer, missing, render
 from farebox.http.pages.pools import list_items
@@ -111,7 +112,8 @@ def customer_page(
             invoices=invoice.invoices(
                 connection, organization_id, customer_key=found.key, limit=12
             ),
-            pools=list_items(pools),
+            pools=list_items(pools, now),
+            rights=read_rights(connection, organization_id, found.key, now),
             now=now,
             encode=encode_invoice,
         )

@@ -31,13 +31,14 @@ from farebox.http.pages.pools_view import (
     hold_items,
     share_items,
 )
-from farebox.http.pages.pools_words import policy_words
+from farebox.http.pages.pools_words import LicenseStop, license_stop, policy_words
 from farebox.http.pages.sign_in import SignInNeeded, read_viewer
 from farebox.http.pages.webhooks import read_may_manage
 from farebox.http.pool_capacity import capacity_of
 from farebox.http.pool_view import entry_view, pool_view
 from farebox.http.state import State
 from farebox.ledger.grant import Basis, GrantStatus
+from farebox.ledger.policy import LimitMode
 from farebox.ledger.pool import PoolDefinition
 from farebox.ledger.pool_check import PoolCode
 from farebox.ledger.refusal import RefusalCode
@@ -67,13 +68,18 @@ _REFUSED_BY = {code.value for codes in (RefusalCode, PoolCode, CatalogCode) for 
 
 
 class PoolListItem(Struct, frozen=True):
-    """A pool in the list, with how it goes in a word."""
+    """A pool in the list, with how it goes in a word.
+
+    limitless: nothing bounds it and it has no units, so what was used is all there is to tell.
+    """
 
     row: PoolItem
     capacity: Decimal
     bar: Bar
     word: str
     tone: str
+    stop: LicenseStop | None
+    limitless: bool
 
 
 class Shown(Struct, frozen=True):
@@ -83,25 +89,35 @@ class Shown(Struct, frozen=True):
     definition: PoolDefinition
 
 
-def list_items(rows: Sequence[PoolItem]) -> list[PoolListItem]:
-    """Return pools of a list as they are shown."""
-    return [_list_item(row) for row in rows]
+def list_items(rows: Sequence[PoolItem], now: datetime) -> list[PoolListItem]:
+    """Return pools of a list as they are shown at `now`."""
+    return [_list_item(row, now) for row in rows]
 
 
-def _list_item(row: PoolItem) -> PoolListItem:
+def _list_item(row: PoolItem, now: datetime) -> PoolListItem:
     capacity = capacity_of(row.available, row.overdraft, row.counters, row.refill)
+    stop = license_stop(row.license, now)
     return PoolListItem(
-        row, capacity, bar_of(row.available, capacity, row.held), *_goes(row, capacity)
+        row,
+        capacity,
+        bar_of(row.available, capacity, row.held),
+        *_goes(row, capacity, stop),
+        stop,
+        row.mode is LimitMode.UNLIMITED and not capacity,
     )
 
 
-def _goes(row: PoolItem, capacity: Decimal) -> tuple[str, str]:
+def _goes(row: PoolItem, capacity: Decimal, stop: LicenseStop | None) -> tuple[str, str]:
     if row.status != "open":
         return "closed", ""
+    if stop is not None:
+        return stop.word, stop.tone
+    if row.mode is LimitMode.UNLIMITED:
+        return ("unlimited" if capacity else "fine"), "accepted"
     if not capacity:
         return "nothing granted", ""
     if not row.available:
-        return ("empty", "bad") if row.mode == "hard" else ("beyond grants", "warn")
+        return ("empty", "bad") if row.mode is LimitMode.HARD else ("beyond grants", "warn")
     return ("low", "warn") if row.level < LOW else ("fine", "accepted")
 
 
@@ -109,11 +125,12 @@ def _goes(row: PoolItem, capacity: Decimal) -> tuple[str, str]:
 def pool_list(
     request: PageRequest, farebox: State, viewer: Viewer, q: str = "", page: int = 1
 ) -> Page:
-    search, number = q.strip().replace("\0", ""), min(max(page, 1), _PAGES_MAX)
+    now, search = farebox.clock(), q.strip().replace("\0", "")
+    number = min(max(page, 1), _PAGES_MAX)
     rows = pools_listed(
         farebox.pool,
         viewer.organization_id,
-        farebox.clock(),
+        now,
         search=search,
         offset=(number - 1) * PAGE,
         limit=PAGE + 1,
@@ -122,7 +139,7 @@ def pool_list(
         request,
         "pools.html",
         viewer=viewer,
-        items=list_items(rows[:PAGE]),
+        items=list_items(rows[:PAGE], now),
         search=search,
         page=number,
         more=len(rows) > PAGE,
@@ -156,12 +173,16 @@ def pool_page(
         refused = _refusals(connection, organization_id, shown.pool_id, now)
     view = pool_view(shown.definition, book)
     capacity = capacity_of(view.available, view.overdraft, pool.counters, pool.policy.refill)
+    unlimited = pool.policy.limit.mode is LimitMode.UNLIMITED
     return render(
         request,
         "pool.html",
         viewer=viewer,
         pool=view,
         capacity=capacity,
+        unlimited=unlimited,
+        limitless=unlimited and not capacity,
+        stop=license_stop(pool.license, now),
         bar=bar_of(view.available, capacity, view.held),
         words=policy_words(pool.policy, pool.unit),
         grants=grant_items(shown.pool_id, book),

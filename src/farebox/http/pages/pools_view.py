@@ -20,14 +20,16 @@ from farebox.ledger.pool import Pool
 from farebox.metering.window import WindowSize, windows
 from farebox.money.rounding import divide
 from farebox.period.calendar import day_at, start_of_day
-from farebox.postgres.pool_list import balance_course
+from farebox.postgres.pool_list import balance_changes, balance_course
 
 GRANTS_SHOWN = 50
 HOLDS_SHOWN = 50
 LOW = Decimal("0.2")
 """A pool with less than this left of what there was in this period runs low."""
 _BY_HOUR, _BY_DAY = timedelta(days=8), timedelta(days=120)
-_POINTS_MAX = 400
+_POINTS_MAX = 200
+_ENTRIES_MAX = 1_000
+"""With no more entries than this in a period, each change of the balance is a step of its chart."""
 _INSTANT = timedelta(microseconds=1)
 _UNIT_COST_DECIMALS = 8
 
@@ -121,25 +123,50 @@ def hold_items(pool_id: UUID, book: Book) -> list[HoldItem]:
 def burn_down(
     connection: Connection, organization_id: UUID, pool_id: UUID, pool: Pool, now: datetime
 ) -> Chart | None:
-    """Return what was available over the period under way, none before anything moved in it."""
+    """Return what was available in the period under way, up to now; none before the first entry."""
+    now = max(now, pool.as_of)
     start = pool.counters.period_start or pool.opened_at
-    size = WindowSize.HOUR if now - start <= _BY_HOUR else WindowSize.DAY
-    size = size if now - start <= _BY_DAY else WindowSize.WEEK
-    instants = [end for _, end in windows(start, now, size, pool.timezone)][-_POINTS_MAX:]
-    if not instants:
+    (before,) = balance_course(connection, organization_id, pool_id, [start])
+    changes = balance_changes(connection, organization_id, pool_id, start, _ENTRIES_MAX + 1)
+    if before is None and not changes:
         return None
-    values = balance_course(connection, organization_id, pool_id, instants)
-    values[-1] = pool.available  # what fell due since the last entry counts too
-    if not any(value is not None for value in values):
-        return None
+    steps = _steps([(start, before or ZERO), *changes])
+    if len(changes) > _ENTRIES_MAX or len(steps) > _POINTS_MAX:
+        instants = _instants(start, now, pool.timezone)
+        values = balance_course(connection, organization_id, pool_id, instants)
+        steps = _steps([(at, value or ZERO) for at, value in zip(instants, values, strict=True)])
+    steps[_second(now)] = pool.available  # what fell due since the last entry counts too
     return Chart(
-        kind="lines",
-        x=tuple(one.astimezone(UTC) for one in instants),
-        series=(ChartSeries("available", tuple(values)),),
+        kind="steps",
+        x=tuple(steps),
+        series=(ChartSeries("available", tuple(steps.values())),),
         label=f"Units available in {pool.key} over the period",
         timezone=pool.timezone,
         unit=pool.unit,
+        span=(_second(start), _second(max(pool.counters.period_end or now, now))),
     )
+
+
+def _steps(course: Iterable[tuple[datetime, Decimal]]) -> dict[datetime, Decimal]:
+    """Return from when on there was how much, to the second, where it became another."""
+    by_second = {_second(instant): value for instant, value in course}
+    steps: dict[datetime, Decimal] = {}
+    last: Decimal | None = None
+    for instant, value in by_second.items():
+        if value != last:
+            steps[instant] = last = value
+    return steps
+
+
+def _second(instant: datetime) -> datetime:
+    return instant.astimezone(UTC).replace(microsecond=0)
+
+
+def _instants(start: datetime, now: datetime, timezone: str) -> list[datetime]:
+    """Return the ends of the windows that are short enough for a chart to be told by them."""
+    size = WindowSize.HOUR if now - start <= _BY_HOUR else WindowSize.DAY
+    size = size if now - start <= _BY_DAY else WindowSize.WEEK
+    return [start, *(end for _, end in windows(start, now, size, timezone))][-_POINTS_MAX:]
 
 
 class Stretch(Struct, frozen=True):

@@ -1,10 +1,15 @@
 """What a pool allows, in sentences."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from decimal import Decimal
 
+from msgspec import Struct
+
 from farebox.http.pages.format import money, quantity
+from farebox.ledger.license import LicenseTerm, not_in_force
 from farebox.ledger.policy import BurnBy, LimitMode, Payment, Policy
+from farebox.ledger.refusal import RefusalCode
 
 _UNITS = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
 _BY = {
@@ -12,6 +17,32 @@ _BY = {
     BurnBy.EXPIRY: "soonest expiry",
     BurnBy.AGE: "greatest age",
 }
+
+
+class LicenseStop(Struct, frozen=True):
+    """Why a pool gives nothing although it has units: what became of its license, and when."""
+
+    license: str
+    word: str
+    tone: str
+    at: datetime
+    sentence: str
+
+
+def license_stop(term: LicenseTerm | None, now: datetime) -> LicenseStop | None:
+    """Return why the license of a pool lets nothing be taken at `now`; None where it does."""
+    refusal = None if term is None else not_in_force(term, now)
+    if term is None or refusal is None:
+        return None
+    if refusal.code is RefusalCode.LICENSE_REVOKED:
+        told, at = ("revoked", "bad", "was revoked on"), term.revoked_at
+    elif refusal.code is RefusalCode.LICENSE_OVER:
+        told, at = ("over", "bad", "ended on"), term.ends_at
+    else:
+        told, at = ("not begun", "warn", "begins on"), term.starts_at
+    assert at is not None, "a license is not in force for what happened at some time"
+    word, tone, sentence = told
+    return LicenseStop(term.key, f"license {word}", tone, at, sentence)
 
 
 def duration(seconds: int) -> str:

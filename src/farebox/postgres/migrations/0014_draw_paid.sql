@@ -1,6 +1,54 @@
 -- An event may name the draw that paid for the use it tells of (`fareboxdraw`). The draw pays for
 -- those whom its pool serves; anybody else's usage burns and is billed as though it named none.
 
+-- From when on a pool serves the customers below its own, or no more: what it pays for is decided by
+-- what stood at the time of use. Before the first, and where there is none, it does not.
+create table pool_children (
+    organization_id uuid not null,
+    pool_id uuid not null references pool,
+    since timestamptz not null,
+    serves boolean not null,
+    primary key (pool_id, since)
+);
+select protect('pool_children', 'select, insert, update');
+
+-- Of a pool that usage burns the spans say it; of any other only what stands is known.
+with span as (
+    select organization_id, pool_id, since, serves_children as serves from pool_burn
+    where until is null or since < until
+    union all
+    select p.organization_id, p.pool_id,
+           coalesce((select max(b.until) from pool_burn b where b.pool_id = p.pool_id), '0001-01-02Z'),
+           coalesce((p.definition ->> 'serves_children')::boolean, false)
+    from pool p
+    where not exists (select from pool_burn b where b.pool_id = p.pool_id and b.until is null)
+)
+insert into pool_children
+select organization_id, pool_id,
+       case row_number() over (partition by pool_id order by since)
+           when 1 then '0001-01-02Z' else since end,
+       serves
+from span where pool_id in (select pool_id from span where serves);
+
+-- Up to which event of an organization any text was believed to name a draw that paid, for nobody
+-- looked: no pool has burned for such an event, and none ever will.
+create table draw_believed (
+    organization_id uuid primary key,
+    last_sequence bigint not null
+);
+select protect('draw_believed', 'select');
+insert into draw_believed
+select organization_id, last_sequence from stream_head where shard = 0 and last_sequence > 0;
+
+create function is_believed(for_organization uuid, of_sequence bigint) returns boolean
+    language plpgsql stable
+    as $$
+begin
+    return exists (
+        select from draw_believed b
+        where b.organization_id = for_organization and b.last_sequence >= of_sequence);
+end $$;
+
 -- The pool of a draw, by the id of the draw as it goes over the wire: `drw_`, 26 characters of
 -- Crockford's base 32, and perhaps a number. Null for any other text.
 create function draw_pool(named text) returns uuid
@@ -24,18 +72,24 @@ end $$;
 -- one below it where the pool serves children then. A pool of a subject pays for that one alone.
 -- What is nobody's yet (customer null) any pool may have paid for; that is decided once it is
 -- somebody's.
+--
+-- Planned once a session, and each row found by its key, whatever the caller hashes for itself.
 create function pool_pays(
     for_organization uuid, of_pool uuid, for_customer text, for_subject text, used timestamptz)
     returns boolean
     language plpgsql stable
+    set plan_cache_mode = force_generic_plan
+    set enable_nestloop = on
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
+    set enable_bitmapscan = off
     as $$
 declare
     owner text;
     subject_alone text;
-    children boolean;
 begin
-    select p.customer_key, p.subject, (p.definition ->> 'serves_children')::boolean
-        into owner, subject_alone, children
+    select p.customer_key, p.subject into owner, subject_alone
         from pool p where p.organization_id = for_organization and p.pool_id = of_pool;
     if not found then
         return false;
@@ -52,13 +106,11 @@ begin
     if owner = for_customer then
         return true;
     end if;
-    -- A pool that usage burns serves children in spans; of any other only the present is known.
-    select b.serves_children into children from pool_burn b
-        where b.organization_id = for_organization and b.pool_id = of_pool
-          and b.since <= used and (b.until is null or used < b.until)
-        union all select children
-        limit 1;
-    return coalesce(children, false) and exists (
+    return coalesce((
+        select s.serves from pool_children s
+        where s.organization_id = for_organization and s.pool_id = of_pool and s.since <= used
+        order by s.since desc limit 1), false)
+    and exists (
         with recursive above (key) as (
             select for_customer collate "C"
             union select c.parent_key from above a join customer_parent c
@@ -67,14 +119,17 @@ begin
         select from above a where a.key = owner);
 end $$;
 
--- As `pool_pays`, for the draw that an event names; null where it names none.
+-- As `pool_pays`, for the draw that an event names; null where it names none. of_sequence: of the
+-- event; null where it is not in the stream.
 create function draw_pays(
-    for_organization uuid, named text, for_customer text, for_subject text, used timestamptz)
+    for_organization uuid, named text, of_sequence bigint, for_customer text, for_subject text,
+    used timestamptz)
     returns boolean
     language sql stable
     as $$
     select case when named is not null
-        then pool_pays(for_organization, draw_pool(named), for_customer, for_subject, used) end
+        then pool_pays(for_organization, draw_pool(named), for_customer, for_subject, used)
+            or is_believed(for_organization, of_sequence) end
     $$;
 
 -- How many units a draw took for good and has not given back. Null where there is no such draw, or

@@ -1,0 +1,348 @@
+"""What a pool cost stands on the invoice of the subscription that it named then, wherever it is."""
+
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from farebox_pool_lines import (
+    NOVEMBER,
+    OCTOBER,
+    OVERAGE,
+    SEPTEMBER,
+    adds_up,
+    draw,
+    sell,
+    take_back,
+)
+from farebox_world import World, at, new_id
+
+from farebox.catalog.customer import Subscription
+from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
+from farebox.flows import bill
+from farebox.flows.grant_units import change_grant
+from farebox.flows.list_unbilled import all_unbilled
+from farebox.flows.put_subscription import PutSubscription, put_subscription
+from farebox.flows.replay_invoice import replay_invoice
+from farebox.flows.sync_due import sync_due
+from farebox.flows.verify_ledger import verify_ledger
+from farebox.ledger.command import Answer, Reserve, Settle
+from farebox.ledger.grant import Basis, Grant
+from farebox.postgres import entitlement
+from farebox.postgres.session import transaction
+
+Told = tuple[str, str, Decimal | None, Decimal]
+MIDDLE = at("2026-09-15")
+
+
+@pytest.fixture
+def sold(world: World) -> World:
+    """Return a world with a customer who has two subscriptions of a plan since September."""
+    sell(world)
+    world.subscribe("acme", "base", SEPTEMBER, key="acme-other")
+    return world
+
+
+def name(world: World, subscription: str | None, currency: str = "USD") -> UUID:
+    """Put the pool with a subscription of the customer, or with none."""
+    return world.pool_of(
+        "tokens",
+        customer="acme",
+        subscription=subscription,
+        currency=currency,
+        limit=OVERAGE,
+        undo_seconds=86_400 * 60,
+        hold_seconds_max=86_400 * 60,
+    )
+
+
+def billed(world: World, until: datetime) -> list[Told]:
+    """Bill what ended by then; return what pools cost: subscription, kind, units, amount.
+
+    Every line opens to what it is made of, every invoice replays, and the ledger is whole.
+    """
+    world.now = until + timedelta(days=1)
+    world.bill(world.now)
+    found: list[Told] = []
+    rows = [row for row in world.invoices() if row.kind == "period"]
+    for row in sorted(rows, key=lambda one: (one.period_start, one.subscription_key)):
+        adds_up(world, row)
+        assert () == replay_invoice(world.pool, world.organization_id, row.invoice_id)
+        found += [
+            (row.subscription_key, line.kind, line.quantity, line.amount)
+            for line in world.lines(row)
+            if line.kind != "fee"
+        ]
+    faults: list[object] = []
+    verify_ledger(world.pool, world.organization_id, faults.append)
+    assert [] == faults
+    return found
+
+
+def unpaid(world: World, start: datetime = SEPTEMBER, end: datetime = NOVEMBER) -> list[Decimal]:
+    found = all_unbilled(world.pool, world.organization_id, start, end)
+    return [one.quantity for one in found if one.pool is not None and one.quantity is not None]
+
+
+def test_a_change_of_plan_within_a_period_bills_each_plan_for_what_was_used_under_it(
+    world: World,
+) -> None:
+    """Also what was used before the pool was synced, after the first plan had ended."""
+    world.now = SEPTEMBER
+    price = {"small": "0.02", "large": "0.011"}
+    world.publish(
+        Feature(key="calls"),
+        *(
+            Plan(
+                key=key,
+                currency="USD",
+                entitlements=(
+                    Entitlement(
+                        feature="calls",
+                        limit=Decimal(100),
+                        beyond=EntitlementLimit.OVERAGE,
+                        price=Decimal(price[key]),
+                    ),
+                ),
+            )
+            for key in price
+        ),
+    )
+    world.customer("acme")
+    for key, start, end in (("small", SEPTEMBER, MIDDLE), ("large", MIDDLE, None)):
+        one = Subscription(key=key, customer="acme", plan=key, start=start, end=end)
+        done = put_subscription(world.pool, world.organization_id, one, world.now, new_id)
+        assert isinstance(done, PutSubscription), done
+    with transaction(world.pool, world.organization_id) as connection:
+        found = entitlement.pools_of_features(connection, world.organization_id, "acme")
+    pool = found["calls"][0]
+    world.now = at("2026-09-10")
+    draw(world, pool, 133)  # 33 beyond
+    world.now = MIDDLE + timedelta(seconds=30)
+    draw(world, pool, 4)  # nothing is synced yet: at the price of before
+    world.now = MIDDLE + timedelta(minutes=1)
+    sync_due(world.pool, world.now, timedelta(hours=1), new_id)
+    world.now = at("2026-09-20")
+    draw(world, pool, 157)  # 57 beyond
+
+    assert [
+        ("small", "overage", Decimal(33), Decimal("0.66")),
+        ("large", "overage", Decimal(57), Decimal("0.63")),
+        ("large", "overage", Decimal(4), Decimal("0.08")),
+    ] == billed(world, at("2026-10-15"))
+    assert [] == unpaid(world)
+
+
+def test_a_pool_that_goes_to_another_subscription_and_back_costs_each_what_was_used_with_it(
+    sold: World,
+) -> None:
+    """All of it at one instant: it is the order that counts."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    draw(sold, pool, 1000)
+    name(sold, "acme-other")
+    draw(sold, pool, 200)
+    name(sold, "acme-base")
+    draw(sold, pool, 40)
+
+    assert [
+        ("acme-base", "overage", Decimal(1040), Decimal("1.56")),
+        ("acme-other", "overage", Decimal(200), Decimal("0.30")),
+    ] == billed(sold, OCTOBER)
+    assert [] == unpaid(sold)
+
+
+def test_a_subscription_that_was_named_and_never_used_pays_nothing(sold: World) -> None:
+    name(sold, "acme-base")
+    pool = name(sold, "acme-other")
+    draw(sold, pool, 200)
+    assert [("acme-other", "overage", Decimal(200), Decimal("0.30"))] == billed(sold, OCTOBER)
+
+
+def test_a_hold_counts_for_the_subscription_with_which_it_was_settled(sold: World) -> None:
+    pool = name(sold, "acme-base")
+    (held,) = sold.ask(pool, Reserve(amount=Decimal(1000), seconds=86_400))
+    assert isinstance(held, Answer)
+    assert held.hold is not None
+    name(sold, "acme-other")
+    sold.ask(pool, Settle(hold=held.hold, amount=Decimal(600)))
+    assert [("acme-other", "overage", Decimal(600), Decimal("0.90"))] == billed(sold, OCTOBER)
+
+
+def test_what_is_taken_back_counts_for_the_subscription_that_the_pool_names_by_then(
+    sold: World,
+) -> None:
+    """As does what is taken back after its period was invoiced; it is told apart on the line."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    first = draw(sold, pool, 1000)
+    name(sold, "acme-other")
+    sold.now += timedelta(hours=1)
+    draw(sold, pool, 3000)
+    take_back(sold, pool, first.operation, Decimal(400))
+    assert [
+        ("acme-base", "overage", Decimal(1000), Decimal("1.50")),
+        ("acme-other", "overage", Decimal(2600), Decimal("3.90")),
+    ] == billed(sold, OCTOBER)
+    take_back(sold, pool, first.operation, Decimal(600))
+    assert ("acme-other", "overage", Decimal(-600), Decimal("-0.90")) == billed(sold, NOVEMBER)[-1]
+
+
+def test_what_is_voided_counts_against_the_subscription_with_which_it_was_used(
+    sold: World,
+) -> None:
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    first = draw(sold, pool, 1000)
+    draw(sold, pool, 100)
+    name(sold, "acme-other")
+    draw(sold, pool, 200)
+    take_back(sold, pool, first.operation, voided=True)
+    assert [
+        ("acme-base", "overage", Decimal(100), Decimal("0.15")),
+        ("acme-other", "overage", Decimal(200), Decimal("0.30")),
+    ] == billed(sold, OCTOBER)
+
+
+def test_a_pool_that_loses_its_subscription_costs_it_what_was_used_until_then(sold: World) -> None:
+    """The rest is unpaid; what comes back of it before another takes over is credited."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    first = draw(sold, pool, 1000)
+    name(sold, None)
+    sold.now = at("2026-09-20")
+    take_back(sold, pool, first.operation, Decimal(200))
+    draw(sold, pool, 77)
+    assert [("acme-base", "overage", Decimal(800), Decimal("1.20"))] == billed(sold, OCTOBER)
+    assert [Decimal(77)] == unpaid(sold)
+
+
+def test_a_subscription_takes_over_what_nobody_paid_for_and_no_invoice_states(sold: World) -> None:
+    pool = name(sold, None)
+    sold.now = MIDDLE
+    draw(sold, pool, 1000)
+    sold.now = at("2026-09-20")
+    name(sold, "acme-other")
+    assert [] == unpaid(sold)
+    assert [("acme-other", "overage", Decimal(1000), Decimal("1.50"))] == billed(sold, OCTOBER)
+    name(sold, None)
+    draw(sold, pool, 55)
+    september = billed(sold, NOVEMBER)
+    # October is invoiced to both, without it, and stays so.
+    name(sold, "acme-base")
+    draw(sold, pool, 10)
+    november = [("acme-base", "overage", Decimal(10), Decimal("0.02"))]
+    assert september + november == billed(sold, at("2026-12-01"))
+    assert [Decimal(55)] == unpaid(sold)
+
+
+def test_nothing_is_taken_over_that_was_priced_in_another_currency(sold: World) -> None:
+    sold.publish(Plan(key="euro", currency="EUR"))
+    sold.subscribe("acme", "euro", SEPTEMBER, key="acme-euro")
+    pool = name(sold, None)
+    sold.now = MIDDLE
+    draw(sold, pool, 1000)
+    name(sold, "acme-euro", currency="EUR")
+    draw(sold, pool, 200)
+    assert [("acme-euro", "overage", Decimal(200), Decimal("0.30"))] == billed(sold, OCTOBER)
+    assert [Decimal(1000)] == unpaid(sold)
+
+
+def test_what_follows_the_end_of_a_subscription_is_taken_over_by_the_next(sold: World) -> None:
+    sold.subscribe("acme", "base", SEPTEMBER, key="short", end=MIDDLE)
+    pool = name(sold, "short")
+    sold.now = at("2026-09-14")
+    draw(sold, pool, 1000)
+    sold.now = at("2026-09-16")
+    draw(sold, pool, 2000)
+    assert [Decimal(2000)] == unpaid(sold)
+    sold.now = at("2026-09-20")
+    name(sold, "acme-base")
+    assert [] == unpaid(sold)
+    assert [
+        ("acme-base", "overage", Decimal(2000), Decimal("3.00")),
+        ("short", "overage", Decimal(1000), Decimal("1.50")),
+    ] == billed(sold, OCTOBER)
+
+
+def buy(world: World, pool: UUID, **fields: object) -> Grant:
+    return world.grant(
+        pool, 300, basis=Basis.PURCHASED, cost=Decimal(10), on_invoice=True, **fields
+    )
+
+
+def void(world: World, pool: UUID, grant: Grant) -> None:
+    with transaction(world.pool, world.organization_id) as connection:
+        scope = connection, world.organization_id, pool
+        assert isinstance(change_grant(*scope, grant.number, "void", world.now), Grant)
+
+
+def test_purchases_and_refunds_stay_with_the_subscription_of_their_time_to_the_cent(
+    sold: World,
+) -> None:
+    """A third of a purchase comes back with each; together it is what was charged."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    bought = buy(sold, pool)
+    drawn = [draw(sold, pool, 100) for _ in range(2)]
+    void(sold, pool, bought)
+    name(sold, "acme-other")
+    take_back(sold, pool, drawn[0].operation)
+    buy(sold, pool)
+    name(sold, "acme-base")
+    take_back(sold, pool, drawn[1].operation)
+    assert [
+        ("acme-base", "purchase", Decimal(300), Decimal("10.00")),
+        ("acme-base", "refund", Decimal(-200), Decimal("-6.66")),
+        ("acme-other", "purchase", Decimal(300), Decimal("10.00")),
+        ("acme-other", "refund", Decimal(-100), Decimal("-3.34")),
+    ] == billed(sold, OCTOBER)
+
+
+def test_what_fell_due_before_the_change_counts_for_the_subscription_of_before(
+    sold: World,
+) -> None:
+    """Whoever puts the pool is the first to look at it since."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    buy(sold, pool, pending=True, pay_by=at("2026-09-20"))
+    sold.now = at("2026-09-25")
+    name(sold, "acme-other")
+    assert [
+        ("acme-base", "purchase", Decimal(300), Decimal("10.00")),
+        ("acme-base", "refund", Decimal(-300), Decimal("-10.00")),
+    ] == billed(sold, OCTOBER)
+
+
+def test_what_is_taken_over_while_a_run_rates_the_period_is_on_its_invoice(
+    sold: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = name(sold, None)
+    sold.now = MIDDLE
+    draw(sold, pool, 1000)
+    rate, rated = bill._rate, []
+
+    def rate_and_name(*arguments: Any) -> Any:
+        page = rate(*arguments)
+        rated.append(page)
+        name(sold, "acme-base")
+        return page
+
+    monkeypatch.setattr(bill, "_rate", rate_and_name)
+    assert [("acme-base", "overage", Decimal(1000), Decimal("1.50"))] == billed(sold, OCTOBER)
+    assert 2 == len(rated)
+
+
+def test_a_pool_without_subscription_is_brought_to_the_end_of_the_period_all_the_same(
+    sold: World,
+) -> None:
+    """A purchase that nobody paid in September is refunded in September, though nobody looked."""
+    pool = name(sold, "acme-base")
+    sold.now = MIDDLE
+    buy(sold, pool, pending=True, pay_by=at("2026-09-20"))
+    name(sold, None)
+    assert [
+        ("acme-base", "purchase", Decimal(300), Decimal("10.00")),
+        ("acme-base", "refund", Decimal(-300), Decimal("-10.00")),
+    ] == billed(sold, OCTOBER)
