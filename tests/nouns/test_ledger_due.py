@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from farebox.ledger.account import Account
 from farebox.ledger.administer import pay_grant, void_grant
 from farebox.ledger.allotment import Allotment
-from farebox.ledger.command import Draw, Release, Reserve, Settle
+from farebox.ledger.command import Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.decide import apply
 from farebox.ledger.grant import Rollover
 from farebox.ledger.policy import Burst, Limit, LimitMode, Policy, Refill, Renewal
@@ -340,3 +340,21 @@ def test_the_times_of_transfers_never_go_back() -> None:
     fill(desk, "America/New_York", False, Rollover())
     desk.look(START + timedelta(days=400))
     assert all(one.time <= two.time for one, two in pairwise(desk.transfers))
+
+
+@pytest.mark.usefixtures("exactly")
+def test_what_is_next_is_what_still_holds() -> None:
+    desk = Desk()
+    desk.look(START)
+    turn = desk.book.next_due
+    number = desk.grant("10", expires_at=START + DAY)
+    held = desk.ask(Reserve(amount=D(1), seconds=60), START)
+    assert not isinstance(held, Refusal)
+    assert START + timedelta(seconds=60) == desk.book.next_due
+    assert held.hold is not None
+    desk.ask(Extend(hold=held.hold, seconds=120), START)
+    assert START + timedelta(seconds=120) == desk.book.next_due
+    desk.ask(Settle(hold=held.hold, amount=D(1)), START)
+    assert START + DAY == desk.book.next_due
+    desk.do(void_grant, number, START)
+    assert turn == desk.book.next_due

@@ -303,7 +303,22 @@ class Book:
 
     @property
     def next_due(self) -> datetime | None:
+        """When the next thing happens by itself; what no longer holds is forgotten on the way."""
+        while self._agenda and not self._holds(self._agenda[0]):
+            heappop(self._agenda)
         return self._agenda[0].time if self._agenda else None
+
+    def _holds(self, due: Due) -> bool:
+        if due.rank == HOLD_ENDS:
+            hold = self.holds.get(due.number)
+            return hold is not None and hold.expires_at <= due.time
+        if due.rank == PERIOD_TURNS:
+            return due.time == (self.pool.counters.period_end or self.pool.opened_at)
+        if due.rank == GRANT_RENEWS:
+            one = self.recurrences.get(due.number)
+            return one is not None and one.next_at == due.time
+        grant = self.grants.get(due.number)
+        return grant is not None and Due(due.time, due.rank, due.number) in grant_due(grant)
 
     @property
     def next_start(self) -> datetime | None:
