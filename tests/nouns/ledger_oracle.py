@@ -201,22 +201,49 @@ class Oracle(Granted):
                     raise
                 tried = True
             else:
-                if not missing or not self.buy():
-                    return decided
+                if missing and self.covers(amount, subject, allotment):
+                    return self.decide(amount, subject, allotment)
+                return decided
 
     def buy_for_use(self, amount: Decimal) -> None:
         while amount > self.available() and self.buy():
             pass
 
-    def would_do(self, amount: Decimal, subject: Any, allotment: Any) -> bool:
+    def covers(self, amount: Decimal, subject: Any, allotment: Any) -> bool:
+        """Buy what is missing of what is granted, if it is granted then as well."""
+        policy = self.policy.top_up
+        if policy is None:
+            return False
+        held = sum(
+            (t["amount"] for t in self.takings if t["hold"] and t["where"] == "overdraft"), ZERO
+        )
+        missing = amount - self.balance("overdraft") - held - self.available()
+        times = 0
+        while times < self.at_once() and policy.amount * times < missing:
+            times += 1
+        if policy.payment.value != "prepaid" and not self.would_do(
+            amount, subject, allotment, times
+        ):
+            return False
+        return all(self.buy() for _ in range(times)) and times > 0
+
+    def at_once(self) -> int:
+        policy = self.policy.top_up or NEVER
+        left = policy.times - len([at for at in self.top_ups if at >= self.period_start])
+        return (
+            min(left, 1) if policy.cool_off_seconds or policy.payment.value == "prepaid" else left
+        )
+
+    def would_do(
+        self, amount: Decimal, subject: Any, allotment: Any, times: int | None = None
+    ) -> bool:
         """Whether all that may be bought at once would let a refused request through."""
         policy = self.policy.top_up
         if policy is None:
             return False
-        times = policy.times - len([at for at in self.top_ups if at >= self.period_start])
-        once = policy.cool_off_seconds or policy.payment.value == "prepaid"
+        times = self.at_once() if times is None else times
         trial = deepcopy(self)
-        trial.issue("topped_up", policy.amount * (min(times, 1) if once else times), on_trial=True)
+        trial.issue("topped_up", policy.amount * times, on_trial=True)
         try:
             trial.decide(amount, subject, allotment)
         except Refused:
@@ -301,11 +328,13 @@ class Oracle(Granted):
                 taking |= {"operation": operation, "at": self.now}
             taking["hold"] = None
         if over > 0:
-            parts: Parts = [("overage", None, over, self.policy.limit.price)]
-            share = hold["share"]
+            share, given = hold["share"], min(over, self.available())
+            parts: Parts = [("grant", one, part, None) for one, part in self.from_grants(given)]
+            parts += [("overage", None, over - given, self.policy.limit.price)] * (given < over)
+            past = given < over
             if not self.closed:
                 parts, share = self.decide(over, hold["subject"], share, forced=True)
-            past = self.closed or self.past
+                past = self.past
             why = "settled_past_limit" if past else "settled_beyond"
             self.take(parts, why, "used", share, operation=operation)
         hold |= {"status": "settled", "amount": ZERO}

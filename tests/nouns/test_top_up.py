@@ -157,6 +157,21 @@ def test_what_is_missing_is_bought_before_anything_goes_beyond_the_grants(limit:
     assert 1 == len(bought(desk))
 
 
+def test_a_purchase_takes_nothing_from_a_request_that_is_granted_without_it() -> None:
+    """What somebody else owes would be repaid by it, with units that are kept for the asker."""
+    limit = Limit(mode=LimitMode.OVERDRAFT, units=D(38))
+    top_up = TopUp(below=D(0), amount=D(10), cost=D(7))
+    shares = [Allotment(key="a"), Allotment(key="c", guarantee=D(30), overdraft=D(10))]
+    desk = Desk(Policy(limit=limit, top_up=top_up), shares=shares)
+    desk.grant("30")
+    plain = Desk(Policy(limit=limit), shares=shares)
+    plain.grant("30")
+    for one in (plain, desk):
+        one.ask(Draw(amount=D(28), subject="a"), START)
+        answer = one.ask(Draw(amount=D(32), subject="c"), START)
+        assert isinstance(answer, Answer)
+
+
 def test_what_was_used_already_is_bought_as_far_as_may_be() -> None:
     """More than was held, and what usage events burn."""
     for amount, times, beyond in ((D(220), 1, D(100)), (D(220), 9, D(0))):

@@ -21,7 +21,7 @@ from farebox.postgres.session import Pool, transaction
 
 OLD, NEW, MANY = 200, 20_000, 5_000
 """How many holds of overage were settled in the short and the long ledger."""
-ROWS_MORE = 60
+ROWS_MORE = 100
 
 # A hold of overage a minute that is settled, and grants that were bought.
 FILL = """

@@ -51,7 +51,7 @@ function draw(element: HTMLElement, data: Data): uPlot {
   const options: uPlot.Options = {
     width: element.clientWidth,
     height: height(element),
-    padding: [12, right ? 0 : 8, 0, 0],
+    padding: [12, right ? 0 : data.x_is_time ? 24 : 8, 0, 0],
     cursor: { y: false, points: { show: data.kind !== "bars" } },
     legend: {
       live: true,

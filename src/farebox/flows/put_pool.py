@@ -115,7 +115,13 @@ def _as_stored(
     before: PoolDefinition,
     definition: PoolDefinition,
 ) -> PoolDefinition:
-    """Return a definition without the time zone of its customer, with which it was shown."""
+    """Return a definition with the time zone that it was stored with, where it says no other.
+
+    That of its customer is shown and not stored; that of a feature's pool is stored, and may be
+    left out.
+    """
+    if definition.timezone is None:
+        return structs.replace(definition, timezone=before.timezone)
     if before.timezone is None and definition.timezone is not None:
         zone = store.timezone_of(connection, organization_id, pool_id)
         if definition.timezone == zone:

@@ -180,7 +180,7 @@ def _decode(decoder: "msgspec.json.Decoder[Value]", body: bytes, kind: type[Valu
     # Each member has a colon, and so may texts. The count is cheap, the look is not.
     said = msgspec.structs.astuple(value)
     colons, members = body.count(b":"), sum(map(is_not, said, _UNSAID[kind]))
-    if colons > members and colons > members + sum(map(_colons, said)):
+    if colons > members and (b"\\" in body or colons > members + sum(map(_colons, said))):
         refuse_repeated(body)
     return value
 

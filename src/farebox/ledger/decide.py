@@ -222,7 +222,10 @@ def _settle(book: Book, command: Settle, time: datetime) -> Answer | Refusal:
         taking = decide(book, over, cause, floor=False)
         assert not isinstance(taking, Refusal) or taking.code is RefusalCode.POOL_CLOSED
         if isinstance(taking, Refusal):
-            taking = (Slice(Account.OVERAGE, over, None, book.pool.policy.limit.price),)
+            given = min(over, book.pool.available)
+            price = book.pool.policy.limit.price
+            beyond = () if given == over else (Slice(Account.OVERAGE, over - given, None, price),)
+            taking = (*book.slices(given), *beyond)
         beyond, past = taking, is_past_limit(book, cause, taking)
         reason = Reason.SETTLED_PAST_LIMIT if past else Reason.SETTLED_BEYOND
         take(book, cause, beyond, Account.USED, reason)

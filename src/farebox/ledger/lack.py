@@ -91,7 +91,7 @@ def would_do(
     """
     balances, cause = book.pool.balances, Cause(book.pool.as_of, subject, allotment)
     available, owed = balances[Account.GRANT], -balances[Account.OVERDRAFT]
-    repaid = min(come, owed - book.held_from(Account.OVERDRAFT))
+    repaid = min(available + come, owed - book.held_from(Account.OVERDRAFT))
     balances[Account.GRANT] = available + come - repaid
     balances[Account.OVERDRAFT] = repaid - owed
     most = left(book, cause, borrow=True)

@@ -2,7 +2,10 @@
 
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
+from math import ceil
 
+from farebox.ledger.account import Account
 from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus
 from farebox.ledger.issue import issue
@@ -38,31 +41,58 @@ def decide_buying(book: Book, amount: Decimal, cause: Cause) -> Taking | Refusal
     anybody, one is bought though it is not enough.
     """
     taking = decide(book, amount, cause)
+    if not isinstance(taking, Refusal) and amount <= book.pool.available:  # as nearly always
+        return taking
     policy = book.pool.policy.top_up
     if policy is None or not _may_buy(book, policy, cause.time):
         return taking
-    if not isinstance(taking, Refusal):
-        buy_for_use(book, amount, cause.time)
-        return decide(book, amount, cause)
-    if taking.code in WANTS_UNITS and _lets_through(book, policy, amount, cause):
+    if isinstance(taking, Refusal):
+        if taking.code not in WANTS_UNITS:
+            return taking
+        if not _lets_through(book, policy, amount, cause):
+            if book.pool.available >= policy.below:
+                return taking
+            _buy(book, policy, cause.time)
+            return decide(book, amount, cause)
         while isinstance(taking, Refusal) and _may_buy(book, policy, cause.time):
             _buy(book, policy, cause.time)
             taking = decide(book, amount, cause)
-        buy_for_use(book, amount, cause.time)
-        return decide(book, amount, cause)
-    if taking.code in WANTS_UNITS and book.pool.available < policy.below:
+    return _cover(book, policy, amount, cause, taking)
+
+
+def _cover(
+    book: Book, policy: TopUp, amount: Decimal, cause: Cause, taking: Taking | Refusal
+) -> Taking | Refusal:
+    """Buy what is missing of units that are granted, so that grants give them.
+
+    Not where what others owe would take of it what this request has now.
+    """
+    owed = -book.pool.balances[Account.OVERDRAFT] - book.held_from(Account.OVERDRAFT)
+    missing = amount + owed - book.pool.available
+    times = min(_most_at_once(book, policy), ceil(Fraction(missing) / Fraction(policy.amount)))
+    if times <= 0 or not _may_buy(book, policy, cause.time):
+        return taking
+    who = cause.subject, cause.allotment
+    if policy.payment is not Payment.PREPAID and not would_do(
+        book, amount, *who, policy.amount * times
+    ):
+        return taking
+    for _ in range(times):
         _buy(book, policy, cause.time)
-        return decide(book, amount, cause)
-    return taking
+    return decide(book, amount, cause)
 
 
 def _lets_through(book: Book, policy: TopUp, amount: Decimal, cause: Cause) -> bool:
     if amount <= book.pool.available:
         return False
-    times = policy.times - book.pool.counters.top_ups
+    come = policy.amount * _most_at_once(book, policy)
+    return would_do(book, amount, cause.subject, cause.allotment, come)
+
+
+def _most_at_once(book: Book, policy: TopUp) -> int:
     if policy.cool_off_seconds or policy.payment is Payment.PREPAID:
-        times = 1
-    return would_do(book, amount, cause.subject, cause.allotment, policy.amount * times)
+        return 1
+    return policy.times - book.pool.counters.top_ups
 
 
 def _may_buy(book: Book, policy: TopUp, now: datetime) -> bool:

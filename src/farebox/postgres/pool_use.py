@@ -26,15 +26,18 @@ class PoolTarget(Struct, frozen=True):
 EPISODES_MAX = 500
 """Of a line's episodes so many are kept; the last one stands for all that followed."""
 
+# `offset 0`: the subscriptions come first, then a look by key for each, whatever the planner thinks
+# of organizations that are larger or smaller than most.
 _TARGET = """
-with target as (
+with target as materialized (
   select n - 1 as n, t.start_at, t.end_at, p.pool_id, p.key, p.unit, p.sequence as upto,
          p.definition ->> 'name' as name, r.first_sequence, r.used_until, r.returned_until
   from unnest(%(subscriptions)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     with ordinality t(subscription_key, start_at, end_at, n)
-  join pool_subscription r
-    on r.organization_id = %(org)s and r.subscription_key = t.subscription_key
-  join pool p on p.pool_id = r.pool_id
+  cross join lateral (
+    select * from pool_subscription
+    where organization_id = %(org)s and subscription_key = t.subscription_key offset 0) r
+  cross join lateral (select * from pool where pool_id = r.pool_id offset 0) p
 )"""
 # What was taken counts, what of it was taken back counts against it: in the period in which that
 # moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
@@ -71,7 +74,8 @@ entry as (
     select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false
     from transfer t
     where t.pool_id = g.pool_id and t.undoes >= g.first and t.undoes < g.used
-      and t.reason = 'voided' and t.origin in ('overage', 'burst')) x
+      and t.reason = 'voided' and t.origin in ('overage', 'burst')
+    offset 0) x
 ),
 followed as (
   select e.*, case when e.taken then lag(e.sequence) over
@@ -117,9 +121,12 @@ order by g.n, g.key, o.account, o.price, min(o.row)"""
 _PURCHASES = f"""{_TARGET}
 select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.issued_at
 from target g
-join pool_grant p on p.pool_id = g.pool_id and p.on_invoice and p.cost is not null
-  and p.issued_at >= g.start_at and p.issued_at < g.end_at
-  and p.number + 0 >= g.first_sequence and (g.used_until is null or p.number + 0 < g.used_until)
+cross join lateral (
+  select * from pool_grant p
+  where p.pool_id = g.pool_id and p.on_invoice and p.cost is not null
+    and p.issued_at >= g.start_at and p.issued_at < g.end_at
+    and p.number + 0 >= g.first_sequence and (g.used_until is null or p.number + 0 < g.used_until)
+  offset 0) p
 order by 1, 2, p.number"""
 # What is taken back of a purchase, or was never paid, is not charged; what was used of it stays so.
 # What comes back once it was voided is taken back then: the last column is what came back before.
@@ -130,9 +137,15 @@ returned as (
          min(t.sequence) as first, min(t.time) as first_at, max(t.time) as last_at,
          sum(t.amount) as amount
   from target g
-  join transfer t on t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
-    and t.sequence >= greatest(sequence_at(g.pool_id, g.start_at), g.first_sequence)
-    and t.sequence < least(sequence_at(g.pool_id, g.end_at), g.returned_until)
+  cross join lateral (
+    select greatest(sequence_at(g.pool_id, g.start_at), g.first_sequence) as first,
+           least(sequence_at(g.pool_id, g.end_at), g.returned_until) as next
+    offset 0) s
+  cross join lateral (
+    select * from transfer t
+    where t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
+      and t.sequence >= s.first and t.sequence < s.next
+    offset 0) t
   group by 1, 2, 3, 4, 5, 6, 7
 )
 select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.number,
@@ -141,8 +154,10 @@ select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::t
          and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = r.grant_number
          and t.sequence >= r.grant_number and t.sequence < r.first), 0)
 from returned r
-join pool_grant p on p.pool_id = r.pool_id and p.number = r.grant_number
-  and p.on_invoice and p.cost is not null
+cross join lateral (
+  select * from pool_grant p where p.pool_id = r.pool_id and p.number = r.grant_number
+    and p.on_invoice and p.cost is not null
+  offset 0) p
 order by 1, 2, min(r.first) over (partition by r.n, r.pool_id, p.number), p.number, r.first"""
 
 

@@ -113,9 +113,11 @@ begin
     and exists (
         with recursive above (key) as (
             select for_customer collate "C"
-            union select c.parent_key from above a join customer_parent c
-                on c.organization_id = for_organization and c.customer_key = a.key
-                and c.since <= used and (c.until is null or used < c.until))
+            union select c.parent_key from above a cross join lateral (
+                select p.parent_key from customer_parent p
+                where p.organization_id = for_organization and p.customer_key = a.key
+                  and p.since <= used and (p.until is null or used < p.until)
+                offset 0) c)
         select from above a where a.key = owner);
 end $$;
 
