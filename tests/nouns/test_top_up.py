@@ -155,6 +155,11 @@ def test_what_is_missing_is_bought_before_anything_goes_beyond_the_grants(limit:
         assert isinstance(answer, Answer)
         assert (covered, beyond) == (answer.covered, sum(answer.beyond.values()))
     assert 1 == len(bought(desk))
+    few = Desk(Policy(limit=limit, top_up=TopUp(below=D(1), amount=D(1), cost=D(1))))
+    few.grant("21")
+    answer = few.ask(Draw(amount=D(23)), START)
+    assert isinstance(answer, Answer)
+    assert (D(22), D(1)) == (answer.covered, sum(answer.beyond.values()))
 
 
 def test_a_purchase_takes_nothing_from_a_request_that_is_granted_without_it() -> None:

@@ -13,7 +13,7 @@ from farebox.ledger.allotment import Allotment
 from farebox.ledger.book import Book
 from farebox.ledger.pool import capacity_of
 from farebox.ledger.refusal import Refusal, RefusalCode
-from farebox.ledger.take import left
+from farebox.ledger.take import left, would_give
 from farebox.ledger.transfer import Cause
 from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, round_to
 
@@ -94,9 +94,9 @@ def would_do(
     repaid = min(available + come, owed - book.held_from(Account.OVERDRAFT))
     balances[Account.GRANT] = available + come - repaid
     balances[Account.OVERDRAFT] = repaid - owed
-    most = left(book, cause, borrow=True)
+    given = would_give(book, cause, amount)
     balances[Account.GRANT], balances[Account.OVERDRAFT] = available, -owed
-    return most >= amount
+    return given
 
 
 class _Wanted(NamedTuple):

@@ -154,18 +154,24 @@ def _borrow_from_idle(book: Book, cause: Cause, taking: Taking) -> None:
             book.touch(lender)
 
 
-def left(book: Book, cause: Cause, *, borrow: bool = False) -> Decimal:
-    """Return the most units that the grants would give this subject now.
+def would_give(book: Book, cause: Cause, amount: Decimal) -> bool:
+    """Whether the balances, as they stand, allow this subject so many units."""
+    path = barred(book, cause) or _share(book, cause, floor=True)
+    if isinstance(path, Refusal) or _full(path, amount) is not None:
+        return False
+    room = _room(book, path, _spendable(book, path, cause.time))
+    return room is None or amount <= room
 
-    borrow: with what is bounded beyond them.
-    """
+
+def left(book: Book, cause: Cause) -> Decimal:
+    """Return the most units that the grants would give this subject now."""
     if barred(book, cause) is not None:
         return ZERO
     path = _share(book, cause, floor=True)
     if isinstance(path, Refusal):
         return ZERO
     spendable = _spendable(book, path, cause.time)
-    return _most(book, path, spendable, borrow=borrow)
+    return _most(book, path, spendable, borrow=False)
 
 
 def _share(book: Book, cause: Cause, *, floor: bool) -> Sequence[Allotment] | Refusal:
