@@ -345,11 +345,11 @@ class Told:
                 if not wholes:
                     continue
                 part = Fraction(rest) / Fraction(wholes)
-                left = {k: floor18(part * Fraction(self.whole(k))) - self.had(k) for k in keeping}
+                left = {k: part * Fraction(self.whole(k)) - Fraction(self.had(k)) for k in keeping}
                 if all(
                     (units >= 0) if key in some else (units <= 0) for key, units in left.items()
                 ):
-                    return {key: max(ZERO, units) for key, units in left.items()}, True
+                    return {key: max(ZERO, floor18(units)) for key, units in left.items()}, True
         raise AssertionError((full, available))
 
     def levels(
