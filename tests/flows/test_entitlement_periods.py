@@ -14,7 +14,6 @@ from farebox.flows.entitle import sync_entitlements
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
 from farebox.flows.renew_entitlement import resets_at
-from farebox.flows.sync_due import sync_due
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
@@ -24,6 +23,7 @@ from farebox.period.cycle import Unit
 from farebox.postgres import entitlement
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import transaction
+from farebox.worker.sync import sync_due
 
 
 @pytest.fixture

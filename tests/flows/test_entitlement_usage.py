@@ -26,12 +26,12 @@ from farebox.flows.backfill_meter import Preview, backfill_meter
 from farebox.flows.entitle import sync_entitlements
 from farebox.flows.explain_event import explain_event
 from farebox.flows.place_reading import Fate
-from farebox.flows.sync_due import sync_due
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer
 from farebox.postgres import entitlement
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import transaction, unbound
+from farebox.worker.sync import sync_due
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.read_pool import books_now
 from farebox.flows.resolve_feature import Resolved, covers, offers_of, resolve_feature
 from farebox.flows.reverse_draw import reverse_draw
-from farebox.flows.sync_due import sync_due
 from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.book import Book
 from farebox.ledger.command import Answer
@@ -24,6 +23,7 @@ from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres import entitlement
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import transaction
+from farebox.worker.sync import sync_due
 
 CALLS = Feature(
     key="calls",

@@ -4,6 +4,7 @@ from collections import defaultdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 from random import Random
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -43,8 +44,9 @@ def opened(world: World, key: str = "credits", **fields: object) -> UUID:
     return world.pool_of(key, customer="acme", subscription="acme-base", currency="USD", **fields)
 
 
-def bought(world: World, pool: UUID, amount: int, cost: str, key: str = "po") -> Grant:
-    return world.grant(pool, amount, basis=Basis.PURCHASED, cost=D(cost), on_invoice=True, key=key)
+def bought(world: World, pool: UUID, amount: int, cost: str, **facts: Any) -> Grant:
+    facts = {"key": "po"} | facts
+    return world.grant(pool, amount, basis=Basis.PURCHASED, cost=D(cost), on_invoice=True, **facts)
 
 
 def void(world: World, pool: UUID, grant: Grant) -> Grant:
@@ -138,7 +140,9 @@ def test_refunds_and_what_was_used_come_to_the_purchase_however_it_comes_back(
     random = Random(seed)
     pool = opened(sold, undo_seconds=86_400 * 200)
     grants = [
-        bought(sold, pool, random.randrange(5, 60), f"{random.randrange(1, 9999)}e-2", f"po-{n}")
+        bought(
+            sold, pool, random.randrange(5, 60), f"{random.randrange(1, 9999)}e-2", key=f"po-{n}"
+        )
         for n in range(3)
     ]
     open_holds: list[int] = []
@@ -219,15 +223,7 @@ def test_what_was_moved_away_or_repaid_a_debt_stays_charged(sold: World) -> None
 
 def test_a_purchase_that_expires_before_it_is_paid_is_refunded(sold: World) -> None:
     pool = opened(sold)
-    sold.grant(
-        pool,
-        30,
-        basis=Basis.PURCHASED,
-        cost=D(3),
-        on_invoice=True,
-        pending=True,
-        expires_at=at("2026-09-20 00:00"),
-    )
+    bought(sold, pool, 30, "3", pending=True, expires_at=at("2026-09-20 00:00"))
     assert [
         [("purchase", D(30), D("3.00")), ("refund", D(-30), D("-3.00"))],
     ] == charged(sold, at("2026-10-02 12:00"))
@@ -235,15 +231,7 @@ def test_a_purchase_that_expires_before_it_is_paid_is_refunded(sold: World) -> N
 
 def test_the_upcoming_invoice_has_what_fell_due_since_anybody_asked(sold: World) -> None:
     pool = opened(sold)
-    sold.grant(
-        pool,
-        30,
-        basis=Basis.PURCHASED,
-        cost=D(3),
-        on_invoice=True,
-        pending=True,
-        pay_by=at("2026-09-05 00:00"),
-    )
+    bought(sold, pool, 30, "3", pending=True, pay_by=at("2026-09-05 00:00"))
     now = at("2026-09-06 00:00")
     found = preview_invoice(sold.pool, sold.organization_id, "acme-base", now)
     assert isinstance(found, Preview)

@@ -25,12 +25,12 @@ from farebox.flows.grant_units import change_grant
 from farebox.flows.list_unbilled import all_unbilled
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.flows.replay_invoice import replay_invoice
-from farebox.flows.sync_due import sync_due
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.ledger.command import Answer, Reserve, Settle
 from farebox.ledger.grant import Basis, Grant
 from farebox.postgres import entitlement
 from farebox.postgres.session import transaction
+from farebox.worker.sync import sync_due
 
 Told = tuple[str, str, Decimal | None, Decimal]
 MIDDLE = at("2026-09-15")

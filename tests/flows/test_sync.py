@@ -71,7 +71,7 @@ def test_one_customer_that_fails_keeps_no_other_waiting(
     def found(connection: object, *span: object) -> list[tuple[UUID, str]]:
         return [broken, (sold.organization_id, "acme")]
 
-    monkeypatch.setattr("farebox.flows.sync_due.store.customers_to_sync", found)
+    monkeypatch.setattr("farebox.worker.sync.customers_to_sync", found)
     sold.now = TURN + SECOND
     assert 2 == Syncing(sold.pool, lambda: sold.now, new_id).sync_all()
     assert isinstance(use(sold, 1), Answer)

@@ -20,7 +20,7 @@ from farebox.ledger.allotment import Allotment, Shares
 from farebox.ledger.book import Book
 from farebox.ledger.command import Answer, Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.decide import SKEW
-from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal, TopUp
+from farebox.ledger.policy import Burst, Limit, LimitMode, Policy, Renewal, TopUp
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import left
@@ -209,6 +209,14 @@ def test_a_cap_on_what_may_be_spent_counts_what_was_spent_and_what_is_held() -> 
     assert (RefusalCode.SPEND_CAP_EXCEEDED, D(1)) == (refusal.code, refusal.left)
     granted(desk.reverse(drawn.operation, START, D(1)))
     granted(desk.ask(Draw(amount=D(2)), START))
+
+
+def test_beyond_a_cap_that_usage_went_past_even_what_costs_nothing_is_refused() -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, customer_units=D(9), spend_cap=D(8))
+    desk = Desk(Policy(limit=limit, burst=Burst(units=D(29), price=D("0.3")), currency="USD"))
+    granted(desk.ask(Draw(amount=D(36), forced=True), START))
+    refusal = refused(desk.ask(Draw(amount=D("0.1")), START))
+    assert (RefusalCode.SPEND_CAP_EXCEEDED, D(0)) == (refusal.code, refusal.left)
 
 
 def test_a_percentage_is_of_grants_in_force_not_of_one_that_is_over_but_held() -> None:

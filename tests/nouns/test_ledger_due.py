@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.ledger.account import Account
-from farebox.ledger.administer import pay_grant, void_grant
+from farebox.ledger.administer import end_recurrence, expire_grant, pay_grant, void_grant
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.decide import apply
@@ -357,4 +357,16 @@ def test_what_is_next_is_what_still_holds() -> None:
     desk.ask(Settle(hold=held.hold, amount=D(1)), START)
     assert START + DAY == desk.book.next_due
     desk.do(void_grant, number, START)
+    assert turn == desk.book.next_due
+
+
+def test_a_recurring_grant_that_ended_is_not_what_is_next() -> None:
+    desk = Desk()
+    desk.look(START)
+    turn = desk.book.next_due
+    number = desk.recur("1", renewal=Renewal(unit=Unit.DAY))
+    assert START + timedelta(minutes=5) == desk.book.next_due
+    desk.do(expire_grant, desk.book.recurrences[number].grant, START)
+    assert START + timedelta(minutes=5) == desk.book.next_due
+    desk.do(end_recurrence, number, START)
     assert turn == desk.book.next_due

@@ -65,6 +65,17 @@ def test_shares_by_weight_keep_their_part_of_what_comes() -> None:
     assert (RefusalCode.GUARANTEE_RESERVED, Lack(D(8), D(28))) == lack(desk, 7, "team")
 
 
+def test_what_shares_that_gave_way_get_first_is_searched_for() -> None:
+    shares = [Allotment(key="team", guarantee=D(60)), Allotment(key="rest", guarantee=D(60))]
+    desk = Desk(shares=shares)
+    desk.grant("100")
+    code, found = lack(desk, 5)
+    assert RefusalCode.GUARANTEE_RESERVED == code
+    assert found is not None
+    assert found.missing is not None
+    assert D(25) <= found.missing <= D("25.0001")
+
+
 def test_where_all_that_comes_is_kept_for_others_no_number_helps() -> None:
     desk = Desk(shares=[Allotment(key="team", weight=1)])
     desk.grant("20")

@@ -7,9 +7,8 @@ from decimal import Decimal
 from msgspec import Struct
 
 from farebox.ledger.account import ZERO
+from farebox.money.rounding import QUANTITY_DECIMALS
 from farebox.period.instant import BEGINNING
-
-UNIT_DECIMALS = 18
 
 
 class Allotment(Struct, kw_only=True):
@@ -204,11 +203,11 @@ def _had(one: Allotment) -> Decimal:
 
 
 def _units(amount: Decimal) -> int:
-    return int(amount.scaleb(UNIT_DECIMALS))
+    return int(amount.scaleb(QUANTITY_DECIMALS))
 
 
 def _amount(units: int) -> Decimal:
-    return Decimal(units).scaleb(-UNIT_DECIMALS)
+    return Decimal(units).scaleb(-QUANTITY_DECIMALS)
 
 
 def _part(shares: Sequence[tuple[int, int]], available: int) -> tuple[int, int]:

@@ -318,7 +318,7 @@ class Book:
             one = self.recurrences.get(due.number)
             return one is not None and one.next_at == due.time
         grant = self.grants.get(due.number)
-        return grant is not None and Due(due.time, due.rank, due.number) in grant_due(grant)
+        return grant is not None and due in grant_due(grant)
 
     @property
     def next_start(self) -> datetime | None:

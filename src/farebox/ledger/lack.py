@@ -94,9 +94,10 @@ def would_do(
     repaid = min(available + come, owed - book.held_from(Account.OVERDRAFT))
     balances[Account.GRANT] = available + come - repaid
     balances[Account.OVERDRAFT] = repaid - owed
-    given = would_give(book, cause, amount)
-    balances[Account.GRANT], balances[Account.OVERDRAFT] = available, -owed
-    return given
+    try:
+        return would_give(book, cause, amount)
+    finally:
+        balances[Account.GRANT], balances[Account.OVERDRAFT] = available, -owed
 
 
 class _Wanted(NamedTuple):

@@ -362,7 +362,9 @@ def _room(book: Book, path: Sequence[Allotment], spendable: Decimal) -> Decimal 
         return None
     room, budget = spendable, None
     if policy.limit.spend_cap is not None:
-        budget = max(ZERO, policy.limit.spend_cap - counters.spend)
+        budget = policy.limit.spend_cap - counters.spend
+        if budget < 0:  # usage that was not asked about went past it
+            return room
     if policy.burst is not None:
         burst = max(ZERO, policy.burst.units - counters.burst)
         part = _affordable(burst, policy.burst.price, budget)

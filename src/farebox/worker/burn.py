@@ -3,17 +3,12 @@
 from collections.abc import Callable
 from datetime import datetime
 
-import psycopg
-import structlog
-
 from farebox.flows.burn_usage import EVENTS_A_STEP, burn_usage
 from farebox.postgres import burn
 from farebox.postgres.session import Pool, unbound
-from farebox.worker.loop import keep
+from farebox.worker.loop import going_on, keep
 
 PAUSE_SECONDS = 0.3
-
-_log = structlog.get_logger()
 
 
 async def keep_burning(pool: Pool, clock: Callable[[], datetime]) -> None:
@@ -31,13 +26,9 @@ def burn_all(pool: Pool, clock: Callable[[], datetime]) -> int:
         behind = burn.organizations_to_burn(connection)
     total = 0
     for organization_id in behind:
-        try:
+        with going_on("burn_failed", organization_id=organization_id):
             burned = EVENTS_A_STEP
             while burned >= EVENTS_A_STEP:
                 burned = burn_usage(pool, organization_id, clock())
                 total += burned
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:
-            _log.error("burn_failed", organization_id=str(organization_id), error=str(error))
     return total

@@ -8,19 +8,14 @@ from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
-import psycopg
-import structlog
-
 from farebox.flows.fold_rollups import EVENTS_A_STEP, fold_rollups
 from farebox.postgres import rollup
 from farebox.postgres.session import Pool, unbound
-from farebox.worker.loop import keep
+from farebox.worker.loop import going_on, keep
 
 PAUSE_SECONDS = 0.25
 IDLE_SECONDS = 1.0
 """The pause after a pass that found nothing to do."""
-
-_log = structlog.get_logger()
 
 
 async def keep_folding(pool: Pool, clock: Callable[[], datetime]) -> None:
@@ -42,12 +37,8 @@ def fold_all(pool: Pool, clock: Callable[[], datetime]) -> int:
         behind = rollup.organizations_to_fold(connection)
     total = 0
     for organization_id in behind:
-        try:
+        with going_on("fold_failed", organization_id=organization_id):
             total += _fold_one(pool, organization_id, clock)
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:
-            _log.error("fold_failed", organization_id=str(organization_id), error=str(error))
     return total
 
 

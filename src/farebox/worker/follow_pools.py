@@ -8,14 +8,11 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import UUID
 
-import psycopg
-import structlog
-
 from farebox.flows.follow_pools import LEFT_ALONE, Follower, follow_pools, settle_pool
 from farebox.flows.watch_pools import watch_pools
 from farebox.postgres.pool_due import due_pools, touched_organizations
 from farebox.postgres.session import Pool, unbound
-from farebox.worker.loop import keep
+from farebox.worker.loop import going_on, keep
 
 PAUSE_SECONDS = 0.25
 PAUSE_SHARE = 3
@@ -27,8 +24,6 @@ DUE_A_PASS = 200
 
 FOLLOWERS: Sequence[Follower] = (watch_pools,)
 """Told of pools whose ledger grew, at least once, in transactions of their own."""
-
-_log = structlog.get_logger()
 
 
 async def keep_following(pool: Pool, clock: Callable[[], datetime]) -> None:
@@ -58,20 +53,12 @@ def follow_all(pool: Pool, clock: Callable[[], datetime]) -> int:
 
 
 def _settle_one(pool: Pool, organization_id: UUID, pool_id: UUID, now: datetime) -> int:
-    try:
+    with going_on("settle_failed", pool_id=pool_id):
         return int(settle_pool(pool, organization_id, pool_id, now))
-    except psycopg.OperationalError:
-        raise
-    except Exception as error:
-        _log.error("settle_failed", pool_id=str(pool_id), error=str(error))
-        return 0
+    return 0
 
 
 def _follow_one(pool: Pool, organization_id: UUID, now: datetime) -> int:
-    try:
+    with going_on("follow_failed", organization_id=organization_id):
         return follow_pools(pool, organization_id, now, FOLLOWERS)
-    except psycopg.OperationalError:
-        raise
-    except Exception as error:
-        _log.error("follow_failed", organization_id=str(organization_id), error=str(error))
-        return 0
+    return 0

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-import psycopg
-import structlog
 from procrastinate import App, PsycopgConnector
 
 from farebox.flows.bill import bill
-from farebox.flows.sync_due import sync_due
 from farebox.flows.watch_pools import watch_all
 from farebox.postgres.billing_run import interrupted_runs
 from farebox.postgres.notice import drop_notices
@@ -18,16 +15,14 @@ from farebox.postgres.session import Pool, unbound
 from farebox.postgres.stream import ensure_partitions
 from farebox.postgres.verify import organizations_with_pools
 from farebox.postgres.webhook_delivery import drop_attempts
+from farebox.worker.loop import going_on
+from farebox.worker.sync import SYNC_SPAN, sync_due
 
 MONTHS_AHEAD = 3
 INTERRUPTED_AFTER = timedelta(minutes=10)
-SYNC_SPAN = timedelta(hours=1)
-"""Longer than between two passes, so that none is missed while no worker runs for a while."""
 RESPONSES_KEPT = timedelta(days=30)
 ATTEMPTS_KEPT = timedelta(days=30)
 NOTICES_KEPT = timedelta(days=90)
-
-_log = structlog.get_logger()
 
 
 def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callable[[], UUID]) -> App:
@@ -48,7 +43,7 @@ def job_app(url: str, pool: Pool, clock: Callable[[], datetime], new_id: Callabl
     @app.periodic(cron="* * * * *")
     @app.task(name="sync_entitlements", queueing_lock="sync_entitlements")
     def run_sync_entitlements(timestamp: int) -> None:
-        """Fill and empty the pools of customers whose subscriptions began or ended."""
+        """Try again, for an hour, where a pass of `farebox.worker.sync` failed."""
         del timestamp  # the library passes when it was due; what is due now is what counts
         sync_due(pool, clock(), SYNC_SPAN, new_id)
 
@@ -120,12 +115,8 @@ def watch_every_pool(pool: Pool, clock: Callable[[], datetime]) -> None:
     with unbound(pool) as connection:
         found = organizations_with_pools(connection)
     for organization_id, _ in found:
-        try:
+        with going_on("watch_failed", organization_id=organization_id):
             watch_all(pool, organization_id, clock())
-        except psycopg.OperationalError:
-            raise
-        except Exception as error:
-            _log.error("watch_failed", organization_id=str(organization_id), error=str(error))
 
 
 def make_partitions(pool: Pool, now: datetime) -> None:

@@ -1,9 +1,11 @@
 """Work that goes on beside a server process: pass after pass in a thread of its own."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
+import psycopg
 import structlog
 
 _log = structlog.get_logger()
@@ -24,3 +26,17 @@ async def keep(name: str, work: Callable[[], int], pause: Callable[[int, float],
                 # The database may be gone for a while; it keeps what is to be done.
                 _log.warning(f"{name}_failed", error=str(error))
             await asyncio.sleep(pause(done, loop.time() - started))
+
+
+@contextmanager
+def going_on(event: str, **facts: object) -> Iterator[None]:
+    """Let what fails inside be logged as `event`, for the others to go on.
+
+    Raises psycopg.OperationalError where the database is out of reach.
+    """
+    try:
+        yield
+    except psycopg.OperationalError:
+        raise
+    except Exception as error:
+        _log.error(event, **{name: str(fact) for name, fact in facts.items()}, error=str(error))
