@@ -8,10 +8,12 @@ import pytest
 from farebox_world import World, at, new_id
 
 from farebox.catalog.customer import Subscription
+from farebox.catalog.entitled import Override
 from farebox.catalog.plan import Entitlement, Feature, Plan
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.ledger.command import Answer
 from farebox.ledger.refusal import Refusal
+from farebox.postgres.entitlement import put_override
 from farebox.postgres.pool import find_pool
 from farebox.postgres.session import transaction
 from farebox.worker.sync import Syncing
@@ -20,21 +22,21 @@ TURN = at("2026-09-20 12:00")
 SECOND = timedelta(seconds=1)
 
 
-def plan(key: str, limit: int) -> Plan:
-    calls = Entitlement(feature="calls", limit=Decimal(limit))
-    return Plan(key=key, currency="USD", entitlements=(calls,))
-
-
 @pytest.fixture
 def sold(world: World) -> World:
-    """Return a world in which Acme goes from free to pro on the 20th, and has used all of free."""
+    """Return a world in which an override holds Acme down until the 20th, and is used up."""
     world.now = at("2026-09-01 00:00")
-    world.publish(Feature(key="calls", unit="call"), plan("free", 1000), plan("pro", 50_000))
+    calls = Entitlement(feature="calls", limit=Decimal(50_000))
+    world.publish(
+        Feature(key="calls", unit="call"), Plan(key="pro", currency="USD", entitlements=(calls,))
+    )
     world.customer("acme")
-    for key, start, end in (("free", world.now, TURN), ("pro", TURN, None)):
-        asked = Subscription(key=key, customer="acme", plan=key, start=start, end=end)
-        done = put_subscription(world.pool, world.organization_id, asked, world.now, new_id)
-        assert isinstance(done, PutSubscription), done
+    with transaction(world.pool, world.organization_id) as connection:
+        scope = connection, world.organization_id, "acme", "calls"
+        put_override(*scope, Override(limit=Decimal(1000), ends_at=TURN), world.now)
+    asked = Subscription(key="pro", customer="acme", plan="pro", start=world.now)
+    done = put_subscription(world.pool, world.organization_id, asked, world.now, new_id)
+    assert isinstance(done, PutSubscription), done
     assert isinstance(use(world, 1000), Answer)
     return world
 
@@ -46,7 +48,7 @@ def use(world: World, amount: int) -> Answer | Refusal:
     return world.draw(pool.pool_id, amount)
 
 
-def test_a_pass_after_the_turn_lets_the_next_plan_count(sold: World) -> None:
+def test_a_pass_after_the_turn_lets_the_plan_count(sold: World) -> None:
     syncing = Syncing(sold.pool, lambda: sold.now, new_id)
     sold.now = TURN - SECOND
     syncing.sync_all()

@@ -7,6 +7,7 @@ from typing import Any
 from farebox_ledger_told import FAR, Row, Told
 
 from farebox.ledger.policy import Policy
+from farebox.ledger.pool import Terms
 from farebox.ledger.refusal import PRECEDENCE, RefusalCode
 
 
@@ -92,7 +93,11 @@ class Granted(Told):
         self.pass_until(self.now)
 
     def allow(self, policy: Policy) -> None:
-        self.policy = policy
+        come = self.terms is not None and self.terms.at <= self.now
+        self.policy = self.terms.over(policy) if come and self.terms else policy
+
+    def set_terms(self, terms: Terms | None) -> None:
+        self.terms = terms
 
     def close(self, closed: bool) -> None:
         self.closed = closed

@@ -15,11 +15,12 @@ from zoneinfo import ZoneInfo
 
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.policy import Policy, Renewal
+from farebox.ledger.pool import Terms
 
 ZERO = Decimal(0)
 FAR = datetime(9999, 1, 1, tzinfo=UTC)
 TICK = timedelta(microseconds=1)
-HOLD, PAYMENT, PERIOD, RENEWAL, EXPIRY, START = range(6)
+TERMS, HOLD, PAYMENT, PERIOD, RENEWAL, EXPIRY, START = range(7)
 MONTHS = {"month": 1, "quarter": 3, "year": 12}
 
 Row = dict[str, Any]
@@ -85,6 +86,7 @@ class Told:
         self.period_start, self.period_end = opened_at, opened_at
         self.closed = False
         self.now = opened_at
+        self.terms: Terms | None = None
 
     # Moving --------------------------------------------------------------------------------------
 
@@ -161,6 +163,8 @@ class Told:
 
     def due(self) -> Iterator[tuple[datetime, int, int]]:
         yield self.period_end, PERIOD, 0
+        if self.terms is not None and self.terms.at > self.now:
+            yield self.terms.at, TERMS, 0
         for number, hold in self.holds.items():
             if hold["status"] == "open":
                 yield hold["ends"], HOLD, number
@@ -180,17 +184,19 @@ class Told:
             if moment > until:
                 break
             self.now = moment
-            if kind == HOLD:
+            if kind == TERMS and self.terms is not None:
+                before, after = self.policy.renewal, self.terms.renewal
+                self.policy = self.terms.over(self.policy)
+                if (before.unit, before.count) != (after.unit, after.count):
+                    self.begin_period(moment)
+            elif kind == HOLD:
                 self.give_back(self.held_by(number), self.holds[number]["amount"], "hold_expired")
                 self.holds[number] |= {"status": "expired", "amount": ZERO}
                 self.repay()
             elif kind == PAYMENT:
                 self.cancel(self.grants[number], "grant_unpaid")
             elif kind == PERIOD:
-                ends = bounds(self.policy.renewal, self.opened_at, self.zone)
-                self.period_start = moment
-                self.lent = {}
-                self.period_end = next(end for end, _ in ends if end > moment)
+                self.begin_period(moment)
             elif kind == RENEWAL:
                 self.renew(self.recurrences[number])
             elif kind == EXPIRY:
@@ -198,6 +204,12 @@ class Told:
             else:
                 self.activate(self.grants[number], "grant_effective")
         self.now = until
+
+    def begin_period(self, moment: datetime) -> None:
+        ends = bounds(self.policy.renewal, self.opened_at, self.zone)
+        self.period_start = moment
+        self.lent = {}
+        self.period_end = next(end for end, _ in ends if end > moment)
 
     def expire(self, grant: Row) -> None:
         grant["over"] = True

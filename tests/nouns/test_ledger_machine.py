@@ -22,7 +22,7 @@ from farebox_ledger_strategies import (
     units,
     zones,
 )
-from farebox_ledger_told import FAR
+from farebox_ledger_told import FAR, TICK
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -48,6 +48,7 @@ from farebox.ledger.administer import (
     fail_grant,
     move_units,
     pay_grant,
+    set_terms,
     void_grant,
 )
 from farebox.ledger.allotment import Allotment
@@ -55,6 +56,7 @@ from farebox.ledger.command import Answer, Draw, Extend, Release, Reserve, Settl
 from farebox.ledger.decide import SKEW
 from farebox.ledger.grant import Grant, GrantStatus, Recurrence
 from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal
+from farebox.ledger.pool import Terms
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import left
 from farebox.ledger.transfer import Cause
@@ -305,6 +307,15 @@ class Pools(RuleBasedStateMachine):
         self.do(name, "allow", change_policy, policy, policy=policy)
 
     @precondition(seldom)
+    @rule(name=pools, limit=limits, renewal=renewals, days=st.sampled_from([None, 1, 3, 30]))
+    def come_next(self, name: str, limit: Limit, renewal: Renewal, days: int | None) -> None:
+        at = self.now + timedelta(days=days or 0)
+        terms = Terms(at=at, limit=limit, currency="USD", renewal=renewal) if days else None
+        self.desks[name].look(self.now)
+        self.desks[name].do(set_terms, terms)
+        self.tell(name, self.now, "set_terms", terms=terms)
+
+    @precondition(seldom)
     @rule(name=pools, place=places)
     def close(self, name: str, place: int) -> None:
         closed = place > 190
@@ -327,8 +338,7 @@ class Pools(RuleBasedStateMachine):
     def go_back(self, name: str, amount: Decimal) -> None:
         """A clock that is too far behind is refused, and nothing moves."""
         desk = self.desks[name]
-        early = desk.book.pool.as_of - SKEW - timedelta(microseconds=1)
-        outcome = desk.ask(Draw(amount=amount), early)
+        outcome = desk.ask(Draw(amount=amount), desk.book.pool.as_of - SKEW - TICK)
         assert isinstance(outcome, Refusal)
         assert RefusalCode.CLOCK_WENT_BACK == outcome.code
 

@@ -4,7 +4,7 @@ A metered entitlement is a pool of the customer, filled by a recurring grant for
 that brings a limit. `sync_entitlements` keeps pools and grants in step with what was sold.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from psycopg import Connection
 
+from farebox.catalog.customer import Customer
 from farebox.catalog.entitled import (
     Entitled,
     EntitledKind,
@@ -22,9 +23,16 @@ from farebox.catalog.entitled import (
     sources_of,
 )
 from farebox.catalog.license import granted
-from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
+from farebox.catalog.plan import Entitlement, Feature, Plan
 from farebox.flows.burn_feature import begin_burn, cards_of_features, plan_burns
 from farebox.flows.change_pool import write_books
+from farebox.flows.entitled_pool import (
+    Sold,
+    definition_of,
+    recurrences_of,
+    terms_of,
+    upcoming_of,
+)
 from farebox.flows.renew_entitlement import (
     OVERRIDE,
     SUBSCRIPTION,
@@ -32,15 +40,11 @@ from farebox.flows.renew_entitlement import (
     turn_period,
 )
 from farebox.ledger.account import ZERO
-from farebox.ledger.administer import NewRecurrence, change_policy
+from farebox.ledger.administer import change_policy, set_terms
 from farebox.ledger.decide import prepare
-from farebox.ledger.grant import Rollover
 from farebox.ledger.license import not_in_force
-from farebox.ledger.policy import Limit, LimitMode, Renewal
 from farebox.ledger.pool import Pool, PoolDefinition
 from farebox.money.rounding import exact
-from farebox.period.calendar import day_at
-from farebox.period.cycle import Unit
 from farebox.postgres import burn, catalog, customer
 from farebox.postgres import entitlement as store
 from farebox.postgres import pool as pools
@@ -48,12 +52,6 @@ from farebox.postgres.book import read_books
 from farebox.postgres.catalog import Kind
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.license import find_license
-
-_MODES = {
-    EntitlementLimit.HARD: LimitMode.HARD,
-    EntitlementLimit.SOFT: LimitMode.SOFT,
-    EntitlementLimit.OVERAGE: LimitMode.OVERAGE,
-}
 
 
 def effective(
@@ -126,16 +124,18 @@ def sync_entitlements(
     now: datetime,
     new_id: Callable[[], UUID],
 ) -> None:
-    """Let the customer's pools of features hold what was sold; the organization is locked."""
-    entitled = effective(connection, organization_id, customer_key, now)
+    """Let the customer's pools of features hold what was sold; the organization is locked.
+
+    What a subscription brings that has not begun, and how a pool decides when it begins or another
+    ends, is put into pools that there are: so it counts from that instant, whenever it is synced.
+    """
+    sold = _sold(connection, organization_id, customer_key, now)
     standing = store.pools_of_features(connection, organization_id, customer_key)
-    metered = {key: one for key, one in entitled.items() if one.kind is EntitledKind.METERED}
+    metered = {key: one for key in sold.entitled if (one := sold.metered(key)) is not None}
     if not metered and not standing:
         return
-    running = {
-        row.key: (row, plan)
-        for row, plan in _running(connection, organization_id, customer_key, now)
-    }
+    turns_at = store.next_turn(connection, organization_id, customer_key, now)
+    then = None if turns_at is None else _sold(connection, organization_id, customer_key, turns_at)
     owner = customer.find_customer(connection, organization_id, customer_key)
     assert owner is not None, "a subscription has its customer"
     burns = plan_burns(
@@ -143,23 +143,28 @@ def sync_entitlements(
         organization_id,
         customer_key,
         metered,
-        [plan for _, plan in running.values()],
+        [plan for _, plan in sold.running.values()],
         {feature: pool_id for feature, (pool_id, _) in standing.items()},
         now,
     )
     store.lock_pools_of_features(connection, organization_id, [customer_key])
     for feature in sorted({*metered, *standing}):
-        one = metered.get(feature)
-        if feature not in standing:
-            assert one is not None
-            pool_id = _open(
-                connection, organization_id, owner.key, owner.timezone, one, running, now, new_id()
-            )
-        else:
+        if feature in standing:
             pool_id = standing[feature][0]
+        else:
+            pool_id = new_id()
+            _open(connection, organization_id, owner, metered[feature], sold, pool_id)
         charged = burns.is_charged(feature)
-        _fill(connection, organization_id, pool_id, one, running, now, charged=charged)
+        _fill(connection, organization_id, pool_id, feature, sold, then, charged=charged)
         begin_burn(connection, organization_id, pool_id, feature, burns)
+
+
+def _sold(connection: Connection, organization_id: UUID, customer_key: str, at: datetime) -> Sold:
+    running = {
+        row.key: (row, plan)
+        for row, plan in _running(connection, organization_id, customer_key, at)
+    }
+    return Sold(at, running, effective(connection, organization_id, customer_key, at))
 
 
 def lock_entitlements(
@@ -184,34 +189,32 @@ def card_of_feature(
 def _open(
     connection: Connection,
     organization_id: UUID,
-    customer_key: str,
-    timezone: str,
+    owner: Customer,
     entitled: Entitled,
-    running: Mapping[str, tuple[SubscriptionRow, Plan]],
-    now: datetime,
+    sold: Sold,
     pool_id: UUID,
-) -> UUID:
+) -> None:
     """Open the pool of a feature; it counts in the periods of what fills it, from their start."""
-    feature = entitled.feature
+    feature, now, timezone = entitled.feature, sold.at, owner.timezone
     versions = catalog.versions(connection, organization_id, Kind.FEATURE, feature)
     unit = msgspec.json.decode(versions[-1].definition, type=Feature).unit if versions else "use"
-    key = f"{feature}:{customer_key}"
+    key = f"{feature}:{owner.key}"
     if len(key) > 128 or pools.find_pool(connection, organization_id, key=key) is not None:
         key = f"{feature[:60]}:{pool_id.hex}"
-    definition = _definition(
-        PoolDefinition(key=key, name=feature, unit=unit, customer=customer_key, timezone=timezone),
+    definition = definition_of(
+        PoolDefinition(key=key, name=feature, unit=unit, customer=owner.key, timezone=timezone),
         entitled,
-        running,
+        sold.running,
     )
     begun = now
     if definition.subscription is not None:
-        row = running[definition.subscription][0]
+        row = sold.running[definition.subscription][0]
         begun, timezone = row.starts_at, row.timezone
         definition = msgspec.structs.replace(definition, timezone=timezone)
     opened = Pool(
         key=key,
         unit=unit,
-        customer=customer_key,
+        customer=owner.key,
         policy=definition.policy,
         opened_at=begun,
         as_of=now,
@@ -219,23 +222,23 @@ def _open(
     )
     pools.add_pool(connection, organization_id, pool_id, opened, definition)
     store.set_feature(connection, organization_id, pool_id, feature)
-    return pool_id
 
 
 def _fill(
     connection: Connection,
     organization_id: UUID,
     pool_id: UUID,
-    entitled: Entitled | None,
-    running: Mapping[str, tuple[SubscriptionRow, Plan]],
-    now: datetime,
+    feature: str,
+    sold: Sold,
+    then: Sold | None,
     *,
     charged: bool,
 ) -> None:
-    """Bring policy and recurring grants of a feature's pool to what was sold.
+    """Bring policy and recurring grants of a feature's pool to what was sold, and what comes next.
 
     charged: a plan charges what is used, and no invoice states what the pool counts.
     """
+    now = sold.at
     stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
     with exact():
         prepare(stated.book, now)
@@ -245,128 +248,32 @@ def _fill(
     book = stated.book
     found = pools.find_definition(connection, organization_id, book.pool.key)
     assert found is not None
-    wanted = {} if entitled is None else _recurrences(entitled, running, now)
-    mine = {OVERRIDE, *(f"{SUBSCRIPTION}{key}" for key in running)}
+    mine = {OVERRIDE, *(f"{SUBSCRIPTION}{key}" for key in sold.running)}
 
     def used(numbers: Sequence[int], since: datetime) -> Decimal:
         return store.used_of(connection, organization_id, pool_id, numbers, since)
 
-    definition = _definition(found[1], entitled, running)
+    definition = definition_of(found[1], sold.metered(feature), sold.running)
     if charged:
         definition = msgspec.structs.replace(definition, subscription=None)
+    terms = terms_of(definition, sold, then, feature)
+    before, length = book.pool.terms, book.pool.policy.renewal.length
     with exact():
-        if definition != found[1]:
+        if terms != before:
+            set_terms(book, terms)
+        if definition.policy != book.pool.policy:
             change_policy(book, definition.policy, now)
-        renew_entitlement(book, wanted, mine, used, now)
-        if _length(definition) != _length(found[1]):
+        upcoming = upcoming_of(sold, then, feature)
+        renew_entitlement(book, recurrences_of(sold, feature), upcoming, mine, used, now)
+        if definition.policy.renewal.length != length:
             turn_period(book)
-    if book.changed:
+    if book.changed or definition != found[1]:
+        # The version tells whoever keeps the books in memory that they are others.
         write_books(connection, organization_id, [stated])
     if definition != found[1]:
         pools.put_definition(connection, organization_id, pool_id, definition)
-
-
-def _definition(
-    definition: PoolDefinition,
-    entitled: Entitled | None,
-    running: Mapping[str, tuple[SubscriptionRow, Plan]],
-) -> PoolDefinition:
-    """Return the pool as it should be: its limit, and on whose invoice its overage stands."""
-    limit, currency, subscription = Limit(), None, None
-    renewal = definition.policy.renewal
-    if entitled is not None:
-        limit = Limit(mode=_MODES[entitled.beyond], price=entitled.price)
-        if entitled.unlimited:
-            limit = Limit(mode=LimitMode.UNLIMITED)
-        owners = [one.subscription for one in entitled.origins if one.subscription in running]
-        if owners:
-            row, plan = running[owners[0] or ""]
-            subscription, currency = row.key, plan.currency
-            renewal = _renewal(row, plan)
-        elif any(one.kind is OriginKind.OVERRIDE for one in entitled.origins):
-            before = _goes_before(entitled.feature, running)
-            renewal = Renewal(anchor_day=renewal.anchor_day) if before is None else _months(before)
-    policy = msgspec.structs.replace(
-        definition.policy, limit=limit, currency=currency, renewal=renewal
-    )
-    return msgspec.structs.replace(definition, policy=policy, subscription=subscription)
-
-
-def _renewal(row: SubscriptionRow, plan: Plan) -> Renewal:
-    anchor = row.anchor_day or _local_day(row)
-    return Renewal(unit=Unit(plan.interval.value), count=plan.interval_count, anchor_day=anchor)
-
-
-def _months(row: SubscriptionRow) -> Renewal:
-    """Return the months of an override, which turn when those of a subscription do."""
-    return Renewal(anchor_day=row.anchor_day or _local_day(row))
-
-
-def _length(definition: PoolDefinition) -> tuple[Unit, int]:
-    return definition.policy.renewal.unit, definition.policy.renewal.count
-
-
-def _local_day(row: SubscriptionRow) -> int:
-    return day_at(row.starts_at, row.timezone).day
-
-
-def _recurrences(
-    entitled: Entitled, running: Mapping[str, tuple[SubscriptionRow, Plan]], now: datetime
-) -> dict[str, NewRecurrence]:
-    """Return the grants that should recur, by whose they are."""
-    wanted = {}
-    for source in entitled.sources:
-        limit = source.entitlement.limit
-        if limit is None or limit == 0:
-            continue
-        percent = source.entitlement.rollover_percent
-        rollover = Rollover(percent=percent) if percent else None
-        subscription = source.origin.subscription
-        if subscription is None:
-            asked = NewRecurrence(
-                key=OVERRIDE, amount=limit, starts_at=now, ends_at=source.origin.ends_at
-            )
-            wanted[OVERRIDE] = _in_step(asked, entitled.feature, running)
-            continue
-        row, plan = running[subscription]
-        key = f"{SUBSCRIPTION}{subscription}"
-        wanted[key] = NewRecurrence(
-            key=key,
-            amount=limit,
-            renewal=_renewal(row, plan),
-            timezone=row.timezone,
-            starts_at=row.starts_at,
-            ends_at=row.ends_at,
-            rollover=rollover,
-        )
-    return wanted
-
-
-def _in_step(
-    asked: NewRecurrence, feature: str, running: Mapping[str, tuple[SubscriptionRow, Plan]]
-) -> NewRecurrence:
-    """Let the months of an override turn when those of the plan that it goes before do."""
-    row = _goes_before(feature, running)
-    if row is None:
-        return asked
-    return msgspec.structs.replace(
-        asked, renewal=_months(row), timezone=row.timezone, starts_at=row.starts_at
-    )
-
-
-def _goes_before(
-    feature: str, running: Mapping[str, tuple[SubscriptionRow, Plan]]
-) -> SubscriptionRow | None:
-    """Return the subscription whose limit of a feature an override replaces, a plan's first."""
-    brings = (
-        row
-        for row, plan in sorted(running.values(), key=lambda one: one[1].add_on)
-        if any(
-            one.feature == feature and (one.limit is not None or one.unlimited)
-            for one in plan.entitlements
-        )
-    )
-    return next(brings, None)
+    if terms != before:
+        pools.put_terms(connection, organization_id, pool_id, terms)
 
 
 def limits_of(entitled: Entitled) -> Decimal | None:

@@ -13,7 +13,8 @@ from farebox.ledger.administer import (
     end_recurrence_at,
     void_grant,
 )
-from farebox.ledger.book import PERIOD_TURNS, Book
+from farebox.ledger.agenda import PERIOD_TURNS
+from farebox.ledger.book import Book
 from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Recurrence
 from farebox.ledger.pool import cycle_of
@@ -32,6 +33,7 @@ Used = Callable[[Sequence[int], datetime], Decimal]
 def renew_entitlement(
     book: Book,
     wanted: Mapping[str, NewRecurrence],
+    upcoming: Mapping[str, NewRecurrence],
     mine: Set[str],
     used: Used,
     now: datetime,
@@ -39,7 +41,8 @@ def renew_entitlement(
     """End the recurring grants that are not wanted, begin those that are.
 
     Of what takes the place of others, or comes back, what was `used` in the period is gone. mine:
-    whose grants may take each other's place; a subscription that starts brings its whole limit.
+    whose grants may take each other's place; a subscription that starts brings its whole limit,
+    an upcoming one when it does.
     """
     # Numbers count down, so of one name the newest is the last.
     ordered = sorted(book.recurrences.values(), key=lambda one: -one.number)
@@ -49,7 +52,7 @@ def renew_entitlement(
     for key, one in standing.items():
         if one.next_at is None:
             continue  # it has ended
-        asked = wanted.get(key)
+        asked = wanted.get(key) or upcoming.get(key)
         if asked is None or asked.amount != one.amount or asked.rollover != one.rollover:
             going.append(one)
             continue
@@ -66,6 +69,9 @@ def renew_entitlement(
         if key == OVERRIDE or before is not None or overridden:
             taken += _begin(book, _following(asked, before), replaced, used, taken, now)
         else:
+            add_recurrence(book, _named(book, asked, now), now)
+    for key, asked in upcoming.items():
+        if key not in staying:
             add_recurrence(book, _named(book, asked, now), now)
     # Only now, so that the pool is not told to be empty in between.
     for one in going:
@@ -145,8 +151,13 @@ def _running_period(book: Book, asked: NewRecurrence, now: datetime) -> Period:
 
 def resets_at(book: Book) -> datetime | None:
     """Return when a limit comes anew; where there is none, when the pool counts anew."""
-    limits = (one.next_at for one in book.recurrences.values() if "/" in one.key)
-    times = [one for one in limits if one is not None]
+    times = [
+        one.next_at
+        for one in book.recurrences.values()
+        if "/" in one.key
+        and one.next_at is not None
+        and (one.ends_at is None or one.next_at < one.ends_at)
+    ]
     return min(times, default=book.pool.counters.period_end)
 
 

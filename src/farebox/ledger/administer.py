@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from farebox.ledger.account import Account
-from farebox.ledger.book import GRANT_EXPIRES, GRANT_RENEWS, PERIOD_TURNS, Book
+from farebox.ledger.agenda import GRANT_EXPIRES, GRANT_RENEWS, PERIOD_TURNS, TERMS_CHANGE
+from farebox.ledger.book import Book
 from farebox.ledger.decide import prepare
 from farebox.ledger.due import cancel, expire
 from farebox.ledger.grant import (
@@ -23,7 +24,7 @@ from farebox.ledger.grant import (
 )
 from farebox.ledger.issue import activate, close_if_empty, issue
 from farebox.ledger.policy import Policy, Renewal
-from farebox.ledger.pool import PoolStatus, cycle_of
+from farebox.ledger.pool import PoolStatus, Terms, cycle_of
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import decide
@@ -365,12 +366,24 @@ def _arrive(book: Book, cause: Cause, old: Grant, amount: Decimal) -> None:
 
 
 def change_policy(book: Book, policy: Policy, now: datetime) -> Refusal | None:
-    """Let another policy decide from now on; no period is cut short by it."""
+    """Let another policy decide from now on; no period is cut short by it.
+
+    Terms whose time has come stay as they are, until others are set.
+    """
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
-    book.pool.policy = policy
+    terms = book.pool.terms
+    book.pool.policy = policy if terms is None or terms.at > time else terms.over(policy)
     book.pool_changed = True
     book.sort()
     book.plan(book.pool.counters.period_end, PERIOD_TURNS)
     return None
+
+
+def set_terms(book: Book, terms: Terms | None) -> None:
+    """Let these terms come next, at a time that has not come, or none."""
+    book.pool.terms = terms
+    book.pool_changed = True
+    if terms is not None:
+        book.plan(terms.at, TERMS_CHANGE)

@@ -10,13 +10,22 @@ from datetime import datetime
 from decimal import Decimal
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from msgspec import Struct
 
 from farebox.ledger.account import ZERO, Account
+from farebox.ledger.agenda import (
+    GRANT_RENEWS,
+    GRANT_STARTS,
+    HOLD_ENDS,
+    PERIOD_TURNS,
+    TERMS_CHANGE,
+    Due,
+    grant_due,
+)
 from farebox.ledger.allotment import Allotment, Shares
-from farebox.ledger.grant import ENDED, BurnKey, Grant, GrantStatus, Recurrence, burn_key
+from farebox.ledger.grant import BurnKey, Grant, GrantStatus, Recurrence, burn_key
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.pool import Pool
 from farebox.ledger.reason import Reason
@@ -26,18 +35,8 @@ Name = TypeVar("Name", int, str)
 Thing = TypeVar("Thing")
 
 
-class Due(NamedTuple):
-    """Something that happens by itself; of what is due at one instant, the lowest `rank` first."""
-
-    time: datetime
-    rank: int
-    number: int
-
-
 _PASSED_OVER = 1000
 """So much that no longer holds may stand in an agenda, besides twice what does."""
-
-HOLD_ENDS, PAYMENT_LAPSES, PERIOD_TURNS, GRANT_RENEWS, GRANT_EXPIRES, GRANT_STARTS = range(6)
 
 
 class Changes(Struct):
@@ -290,7 +289,7 @@ class Book:
     # What happens by itself ----------------------------------------------------------------------
 
     def plan(self, time: datetime | None, rank: int, number: int = 0) -> None:
-        """Remember that something is due; what no longer holds then is passed over."""
+        """Remember that something is due."""
         if time is None:
             return
         heappush(self._agenda, Due(time, rank, number))
@@ -309,6 +308,8 @@ class Book:
         return self._agenda[0].time if self._agenda else None
 
     def _holds(self, due: Due) -> bool:
+        if due.rank == TERMS_CHANGE:
+            return self.pool.terms is not None and self.pool.terms.at == due.time
         if due.rank == HOLD_ENDS:
             hold = self.holds.get(due.number)
             return hold is not None and hold.expires_at <= due.time
@@ -335,9 +336,11 @@ class Book:
             heappop(self._starts)
 
     def take_due(self, now: datetime) -> Due | None:
-        """Return the next thing that is due at `now` and forget it."""
-        if self._agenda and self._agenda[0].time <= now:
-            return heappop(self._agenda)
+        """Return the next thing that is due at `now`; what no longer holds is passed over."""
+        while self._agenda and self._agenda[0].time <= now:
+            due = heappop(self._agenda)
+            if self._holds(due):
+                return due
         return None
 
     def _all_due(self) -> Iterable[Due]:
@@ -348,8 +351,10 @@ class Book:
         for one in self.recurrences.values():
             if one.next_at is not None:
                 yield Due(one.next_at, GRANT_RENEWS, one.number)
-        counters = self.pool.counters
+        counters, terms = self.pool.counters, self.pool.terms
         yield Due(counters.period_end or self.pool.opened_at, PERIOD_TURNS, 0)
+        if terms is not None and terms.at > self.pool.as_of:
+            yield Due(terms.at, TERMS_CHANGE, 0)
 
     # Holds ----------------------------------------------------------------------------------------
 
@@ -385,13 +390,3 @@ def _emptied(changed: dict[Name, Thing]) -> list[Thing]:
     things = list(changed.values())
     changed.clear()
     return things
-
-
-def grant_due(grant: Grant) -> Iterable[Due]:
-    """Yield what will happen to a grant by itself."""
-    if grant.status is GrantStatus.PENDING and grant.pay_by is not None:
-        yield Due(grant.pay_by, PAYMENT_LAPSES, grant.number)
-    if grant.status is GrantStatus.SCHEDULED:
-        yield Due(grant.effective_at, GRANT_STARTS, grant.number)
-    if grant.expires_at is not None and grant.status not in ENDED:
-        yield Due(grant.expires_at, GRANT_EXPIRES, grant.number)

@@ -7,7 +7,8 @@ from typing import assert_never
 
 from farebox.catalog.number import plain_text
 from farebox.ledger.account import BEYOND, COVERED, ZERO, Account
-from farebox.ledger.book import HOLD_ENDS, Book
+from farebox.ledger.agenda import HOLD_ENDS
+from farebox.ledger.book import Book
 from farebox.ledger.command import (
     Answer,
     Command,

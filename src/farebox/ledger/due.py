@@ -5,18 +5,18 @@ from decimal import Decimal
 from fractions import Fraction
 
 from farebox.ledger.account import BEYOND, ZERO, Account
-from farebox.ledger.book import (
+from farebox.ledger.agenda import (
     GRANT_EXPIRES,
     GRANT_RENEWS,
-    GRANT_STARTS,
     HOLD_ENDS,
     PAYMENT_LAPSES,
     PERIOD_TURNS,
-    Book,
+    TERMS_CHANGE,
     Due,
 )
+from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, cost_of_part
-from farebox.ledger.hold import HoldStatus
+from farebox.ledger.hold import Hold, HoldStatus
 from farebox.ledger.issue import activate, close_if_empty, issue, repay
 from farebox.ledger.pool import PoolStatus, cycle_of
 from farebox.ledger.reason import Reason
@@ -37,38 +37,43 @@ def settle_due(book: Book, now: datetime) -> None:
 
 def _happen(book: Book, due: Due) -> None:
     match due.rank:
+        case _ if due.rank == TERMS_CHANGE:
+            _change_terms(book, due.time)
         case _ if due.rank == HOLD_ENDS:
-            _end_hold(book, due)
+            _end_hold(book, book.holds[due.number], due.time)
         case _ if due.rank == PERIOD_TURNS:
-            _turn(book, due.time)
+            turn(book, due.time)
         case _ if due.rank == GRANT_RENEWS:
-            one = book.recurrences.get(due.number)
-            if one is not None and one.next_at == due.time:
-                _renew(book, one, due.time)
+            _renew(book, book.recurrences[due.number], due.time)
         case _:
-            grant = book.grants.get(due.number)
-            if grant is not None:
-                _happen_to_grant(book, grant, due)
+            _happen_to_grant(book, book.grants[due.number], due)
 
 
 def _happen_to_grant(book: Book, grant: Grant, due: Due) -> None:
     cause = Cause(due.time)
-    if due.rank == PAYMENT_LAPSES and grant.status is GrantStatus.PENDING:
-        if grant.pay_by == due.time:
-            cancel(book, cause, grant, Reason.GRANT_UNPAID)
-    elif due.rank == GRANT_EXPIRES and grant.expires_at == due.time:
+    if due.rank == PAYMENT_LAPSES:
+        cancel(book, cause, grant, Reason.GRANT_UNPAID)
+    elif due.rank == GRANT_EXPIRES:
         expire(book, cause, grant)
-    elif due.rank == GRANT_STARTS and grant.status is GrantStatus.SCHEDULED:
+    else:
         activate(book, cause, grant, Reason.GRANT_EFFECTIVE)
 
 
-def _end_hold(book: Book, due: Due) -> None:
-    hold = book.holds.get(due.number)
-    if hold is None or hold.status is not HoldStatus.OPEN or hold.expires_at > due.time:
-        return
-    cause = Cause(due.time, hold.subject, hold.allotment, undoes=hold.number)
+def _change_terms(book: Book, time: datetime) -> None:
+    """Let the next terms decide; periods of another length begin at once."""
+    pool = book.pool
+    assert pool.terms is not None, "they are due"
+    before = pool.policy.renewal.length
+    pool.policy = pool.terms.over(pool.policy)
+    book.pool_changed = True
+    if pool.policy.renewal.length != before:
+        turn(book, time)
+
+
+def _end_hold(book: Book, hold: Hold, time: datetime) -> None:
+    cause = Cause(time, hold.subject, hold.allotment, undoes=hold.number)
     give_back(book, cause, hold, hold.amount, Reason.HOLD_EXPIRED)
-    book.end_hold(hold, HoldStatus.EXPIRED, due.time)
+    book.end_hold(hold, HoldStatus.EXPIRED, time)
     repay(book, cause)
 
 
@@ -92,7 +97,7 @@ def expire(book: Book, cause: Cause, grant: Grant) -> None:
     close_if_empty(book, grant)
 
 
-def _turn(book: Book, time: datetime) -> None:
+def turn(book: Book, time: datetime) -> None:
     """Begin a period: what is counted within one starts anew, lent shares come back.
 
     It begins now, also where another policy's periods would have begun it earlier.
@@ -103,6 +108,16 @@ def _turn(book: Book, time: datetime) -> None:
     assert index is not None, "a pool counts from when it was opened"
     period = period_at(cycle, index)
     counters.period, counters.period_start, counters.period_end = index, time, period.end
+    count_anew(book, time)
+    for allotment in book.shares.by_key.values():
+        book.touch(allotment)
+    book.pool_changed = True
+    book.plan(period.end, PERIOD_TURNS)
+
+
+def count_anew(book: Book, time: datetime) -> None:
+    """Let all that is counted within a period be what is held of it."""
+    pool, counters = book.pool, book.pool.counters
     counters.overage = book.held_from(Account.OVERAGE)
     counters.burst = book.held_from(Account.BURST)
     counters.unlimited = book.held_from(Account.SOURCE)
@@ -120,7 +135,6 @@ def _turn(book: Book, time: datetime) -> None:
     for allotment in book.shares.by_key.values():
         allotment.used = allotment.beyond = allotment.lent = ZERO
         allotment.idle_since = time
-        book.touch(allotment)
     for hold in book.holds.values():
         if hold.allotment is not None:
             for one in book.shares.path(hold.allotment):
@@ -128,8 +142,6 @@ def _turn(book: Book, time: datetime) -> None:
                 one.beyond += sum(
                     (each.amount for each in hold.slices if each.account in BEYOND), ZERO
                 )
-    book.pool_changed = True
-    book.plan(period.end, PERIOD_TURNS)
 
 
 def _renew(book: Book, one: Recurrence, time: datetime) -> None:
@@ -137,7 +149,7 @@ def _renew(book: Book, one: Recurrence, time: datetime) -> None:
     running = None if one.grant is None else book.grants.get(one.grant)
     kept = ZERO
     if running is not None and running.available and one.rollover is not None:
-        kept = _kept(one, running.available)
+        kept = kept_of(one, running.available)
     cycle = cycle_of(one.renewal, one.starts_at, one.timezone)
     period, whole = period_at(cycle, one.index), whole_period_at(cycle, one.index)
     if kept and running is not None and one.rollover is not None:
@@ -176,7 +188,8 @@ def _renew(book: Book, one: Recurrence, time: datetime) -> None:
     book.plan(one.next_at, GRANT_RENEWS, one.number)
 
 
-def _kept(one: Recurrence, rest: Decimal) -> Decimal:
+def kept_of(one: Recurrence, rest: Decimal) -> Decimal:
+    """Return how much of the rest of a recurring grant rolls over."""
     assert one.rollover is not None
     share = Fraction(rest) * Fraction(one.rollover.percent) / 100
     kept = round_to(share, QUANTITY_DECIMALS, RoundingMode.DOWN)

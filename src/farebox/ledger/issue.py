@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from farebox.ledger.account import Account
-from farebox.ledger.book import Book, grant_due
+from farebox.ledger.agenda import grant_due
+from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus
 from farebox.ledger.reason import Reason
 from farebox.ledger.transfer import Cause

@@ -96,6 +96,11 @@ class Renewal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     count: int = 1
     anchor_day: int | None = None
 
+    @property
+    def length(self) -> tuple[Unit, int]:
+        """How long its periods are, whenever they begin."""
+        return self.unit, self.count
+
 
 BURN_ORDER = (BurnBy.PRIORITY, BurnBy.EXPIRY, BurnBy.AGE)
 

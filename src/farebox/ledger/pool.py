@@ -5,11 +5,11 @@ from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from farebox.ledger.account import ZERO, Account, Balances, no_balances
 from farebox.ledger.license import LicenseTerm
-from farebox.ledger.policy import Policy, Renewal
+from farebox.ledger.policy import Limit, Policy, Renewal
 from farebox.money.rounding import EXACT, exact_sum
 from farebox.period.cycle import Cycle
 
@@ -73,12 +73,28 @@ class Counters(Struct, kw_only=True):
     refill_grant: int | None = None
 
 
+class Terms(Struct, frozen=True, kw_only=True):
+    """What of a policy changes by itself at an instant, for a plan begins or ends then."""
+
+    at: datetime
+    limit: Limit
+    currency: str | None
+    renewal: Renewal
+
+    def over(self, policy: Policy) -> Policy:
+        """Return a policy as these terms make it."""
+        return structs.replace(
+            policy, limit=self.limit, currency=self.currency, renewal=self.renewal
+        )
+
+
 class Pool(Struct, kw_only=True):
     """A pool of units; `sequence` is its last transfer's, `as_of` the time of its last decision.
 
     customer: who it belongs to. subject: the only one that may take from it, where it is one's own.
     license: the one that it is of, as it stands with the rest of the pool.
-    opened_at: from when its periods are counted, in `timezone`.
+    opened_at: from when its periods are counted, in `timezone`. terms: those that come next; where
+    their time has come, the policy has them.
     """
 
     key: str
@@ -87,6 +103,7 @@ class Pool(Struct, kw_only=True):
     subject: str | None = None
     license: LicenseTerm | None = None
     policy: Policy = Policy()
+    terms: Terms | None = None
     status: PoolStatus = PoolStatus.OPEN
     opened_at: datetime
     timezone: str = "UTC"

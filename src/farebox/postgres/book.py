@@ -14,7 +14,7 @@ from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence
 from farebox.ledger.hold import Hold, HoldStatus, Slice
 from farebox.ledger.license import LicenseTerm
-from farebox.ledger.pool import Counters, Pool, PoolDefinition, PoolStatus
+from farebox.ledger.pool import Counters, Pool, PoolDefinition, PoolStatus, Terms
 from farebox.postgres.posting import COLUMN_OF
 
 Row = TypeVar("Row")
@@ -24,7 +24,7 @@ UNRESOLVED_MAX = 1_000
 _BALANCES = ", ".join(COLUMN_OF[account] for account in Account)
 _POOL = (
     "pool_id, version, key, customer_key, subject, license_key, unit, status, definition::text,"
-    f" opened_at, timezone, sequence, as_of, counters::text, {_BALANCES}"
+    f" terms::text, opened_at, timezone, sequence, as_of, counters::text, {_BALANCES}"
 )
 _GRANT = (
     "number, key, amount, available, held, status, basis, priority, issued_at, effective_at,"
@@ -101,7 +101,7 @@ def read_books(
     ).fetchall()
     found = [row[0] for row in pools]
     # After the lock, for whoever changes a license locks its pools; a join would see what was.
-    terms = _terms(connection, organization_id, sorted({row[5] for row in pools if row[5]}))
+    licenses = _licenses(connection, organization_id, sorted({row[5] for row in pools if row[5]}))
     grants = _by_pool(
         connection.execute(
             f"select pool_id, {_GRANT} from pool_grant"
@@ -142,7 +142,7 @@ def read_books(
     )
     books = {}
     for row in pools:
-        pool_id, pool = row[0], _pool_of(row, terms)
+        pool_id, pool = row[0], _pool_of(row, licenses)
         book = Book(
             pool,
             grants.get(pool_id, ()),
@@ -165,34 +165,37 @@ def _by_pool(
     return found
 
 
-def _terms(
-    connection: Connection, organization_id: UUID, licenses: Sequence[str]
+def _licenses(
+    connection: Connection, organization_id: UUID, keys: Sequence[str]
 ) -> dict[str, LicenseTerm]:
-    if not licenses:
+    if not keys:
         return {}
     rows = connection.execute(
         "select key, starts_at, ends_at, revoked_at from license"
         " where organization_id = %s and key = any(%s)",
-        (organization_id, list(licenses)),
+        (organization_id, list(keys)),
     ).fetchall()
     return {row[0]: LicenseTerm(*row) for row in rows}
 
 
-def _pool_of(row: tuple[Any, ...], terms: Mapping[str, LicenseTerm]) -> Pool:
+def _pool_of(row: tuple[Any, ...], licenses: Mapping[str, LicenseTerm]) -> Pool:
+    policy = msgspec.json.decode(row[8], type=PoolDefinition).policy
+    terms = None if row[9] is None else msgspec.json.decode(row[9], type=Terms)
     return Pool(
         key=row[2],
         customer=row[3],
         subject=row[4],
-        license=None if row[5] is None else terms[row[5]],
+        license=None if row[5] is None else licenses[row[5]],
         unit=row[6],
         status=PoolStatus(row[7]),
-        policy=msgspec.json.decode(row[8], type=PoolDefinition).policy,
-        opened_at=row[9],
-        timezone=row[10],
-        sequence=row[11],
-        as_of=row[12],
-        counters=msgspec.json.decode(row[13], type=Counters),
-        balances=dict(zip(Account, row[14:], strict=True)),
+        policy=policy if terms is None or terms.at > row[13] else terms.over(policy),
+        terms=terms,
+        opened_at=row[10],
+        timezone=row[11],
+        sequence=row[12],
+        as_of=row[13],
+        counters=msgspec.json.decode(row[14], type=Counters),
+        balances=dict(zip(Account, row[15:], strict=True)),
     )
 
 

@@ -92,6 +92,18 @@ def active_subscriptions(
     return [SubscriptionRow(*row) for row in rows]
 
 
+def next_turn(
+    connection: Connection, organization_id: UUID, customer_key: str, now: datetime
+) -> datetime | None:
+    """Return when a subscription of the customer begins or ends next."""
+    row = connection.execute(
+        "select min(t.at) from subscription s, unnest(array[s.starts_at, s.ends_at]) t(at)"
+        " where s.organization_id = %s and s.customer_key = %s and t.at > %s",
+        (organization_id, customer_key, now),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def pools_of_features(
     connection: Connection, organization_id: UUID, customer_key: str
 ) -> dict[str, tuple[UUID, str]]:

@@ -10,7 +10,7 @@ from msgspec import Struct
 from psycopg import Connection
 
 from farebox.ledger.account import Account
-from farebox.ledger.pool import Pool, PoolDefinition, PoolStatus
+from farebox.ledger.pool import Pool, PoolDefinition, PoolStatus, Terms
 from farebox.period.instant import BEGINNING
 from farebox.postgres.pool_subscription import put_subscription
 from farebox.postgres.posting import COLUMN_OF
@@ -103,6 +103,16 @@ def put_definition(
         scope,
     )
     return put_subscription(connection, *scope, definition.subscription, converts=converts)
+
+
+def put_terms(
+    connection: Connection, organization_id: UUID, pool_id: UUID, terms: Terms | None
+) -> None:
+    """Store which terms come next; who does so holds its lock, and has written its books."""
+    connection.execute(
+        "update pool set terms = %s where organization_id = %s and pool_id = %s",
+        (None if terms is None else msgspec.json.encode(terms).decode(), organization_id, pool_id),
+    )
 
 
 def timezone_of(connection: Connection, organization_id: UUID, pool_id: UUID) -> str:

@@ -4,6 +4,9 @@
 -- A span of pool_burn names a rate card, or how a feature's meter uses up its pool: `meter/<key>`,
 -- or `charged/<key>` where a plan charges that usage all the same.
 
+-- What of the policy of a feature's pool changes by itself when a subscription begins or ends, next.
+alter table pool add column terms json;
+
 create or replace function pool_use(of_pool uuid, timezone text, after bigint, up_to bigint)
     returns table (hour timestamptz, subject text, allotment text, used numeric, covered numeric,
         beyond numeric, operations bigint)
