@@ -218,12 +218,17 @@ DAMAGE: dict[str, tuple[str, list[tuple[str, FaultCode, str]]]] = {
             ("recurring", FaultCode.RECURRENCE_WRONG, "recurring grant monthly, grants"),
         ],
     ),
-    "an entry counts for two subscriptions": (
-        "insert into pool_subscription select organization_id, pool_id, n, null, null, 's' || n"
-        " from pool, generate_series(1, 2) n where key = 'plain' and n = 1;"
-        "insert into pool_subscription select organization_id, pool_id, 3, 4, 4, 't'"
+    "nobody knows who pays for an entry": (
+        "update pool_subscription set first_sequence = 2 from pool"
+        " where pool.pool_id = pool_subscription.pool_id and key = 'plain'",
+        [("plain", FaultCode.SUBSCRIPTION_WRONG, "subscription none")],
+    ),
+    "a hold has its price in another currency": (
+        "insert into pool_subscription select organization_id, pool_id, 2, null, 'EUR', 1"
+        " from pool where key = 'plain';"
+        "insert into pool_subscription select organization_id, pool_id, 3, null, 'USD', 1"
         " from pool where key = 'plain'",
-        [("plain", FaultCode.SUBSCRIPTION_WRONG, "subscription ")],
+        [("plain", FaultCode.SUBSCRIPTION_WRONG, "subscription none")],
     ),
     "a pool names a subscription that does not pay": (
         "update pool set subscription_key = 's' where key = 'idle'",

@@ -1,6 +1,6 @@
-"""What tests of a pool's invoice lines share: a customer who pays for a pool, and its lines."""
+"""What tests of a pool's invoice lines share: who pays for a pool, its lines, what is unpaid."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -12,8 +12,13 @@ from farebox.catalog.plan import Fee, Plan
 from farebox.flows.decide_pools import Asked, Round
 from farebox.flows.explain_line import LineExplained, explain_line
 from farebox.flows.explain_pool import PoolExplained
+from farebox.flows.grant_units import change_grant
+from farebox.flows.list_unbilled import all_unbilled
+from farebox.flows.replay_invoice import replay_invoice
 from farebox.flows.reverse_draw import left_of, reverse_draw
+from farebox.flows.verify_ledger import verify_ledger
 from farebox.ledger.command import Answer, Reverse
+from farebox.ledger.grant import Basis, Grant
 from farebox.ledger.policy import Limit, LimitMode
 from farebox.money.amount import to_currency
 from farebox.money.rounding import exact_sum
@@ -26,6 +31,8 @@ from farebox.postgres.transfer import operation, undoing
 
 SEPTEMBER, OCTOBER, NOVEMBER = at("2026-09-01"), at("2026-10-01"), at("2026-11-01")
 OVERAGE = Limit(mode=LimitMode.OVERAGE, price=Decimal("0.0015"))
+Told = tuple[str, str, Decimal | None, Decimal]
+"""Of a line: subscription, kind, units, amount."""
 
 
 def sell(world: World) -> World:
@@ -128,3 +135,61 @@ def adds_up(world: World, row: InvoiceRow) -> None:
                     numbers.count(place),
                     exact_sum([one.units for one in of_it]),
                 )
+
+
+def name(
+    world: World, subscription: str | None, currency: str | None = "USD", **policy: Any
+) -> UUID:
+    """Put the pool with a subscription of the customer, or with none."""
+    return world.pool_of(
+        "tokens",
+        customer="acme",
+        subscription=subscription,
+        currency=currency,
+        **{
+            "limit": OVERAGE,
+            "undo_seconds": 86_400 * 60,
+            "hold_seconds_max": 86_400 * 60,
+            **policy,
+        },
+    )
+
+
+def billed(world: World, until: datetime) -> list[Told]:
+    """Bill what ended by then; return what pools cost.
+
+    Every line opens to what it is made of, every invoice replays, and the ledger is whole.
+    """
+    world.now = until + timedelta(days=1)
+    world.bill(world.now)
+    found: list[Told] = []
+    rows = [row for row in world.invoices() if row.kind == "period"]
+    for row in sorted(rows, key=lambda one: (one.period_start, one.subscription_key)):
+        adds_up(world, row)
+        assert () == replay_invoice(world.pool, world.organization_id, row.invoice_id)
+        found += [
+            (row.subscription_key, line.kind, line.quantity, line.amount)
+            for line in world.lines(row)
+            if line.kind != "fee"
+        ]
+    faults: list[object] = []
+    verify_ledger(world.pool, world.organization_id, faults.append)
+    assert [] == faults
+    return found
+
+
+def unpaid(world: World, start: datetime = SEPTEMBER, end: datetime = NOVEMBER) -> list[Decimal]:
+    found = all_unbilled(world.pool, world.organization_id, start, end)
+    return [one.quantity for one in found if one.pool is not None and one.quantity is not None]
+
+
+def buy(world: World, pool: UUID, **fields: object) -> Grant:
+    return world.grant(
+        pool, 300, basis=Basis.PURCHASED, cost=Decimal(10), on_invoice=True, **fields
+    )
+
+
+def void(world: World, pool: UUID, grant: Grant) -> None:
+    with transaction(world.pool, world.organization_id) as connection:
+        scope = connection, world.organization_id, pool
+        assert isinstance(change_grant(*scope, grant.number, "void", world.now), Grant)

@@ -13,8 +13,11 @@ from farebox.catalog.price import Cell, Matrix, Percentage, Price
 from farebox.flows import list_unbilled as module
 from farebox.flows.list_late import list_late
 from farebox.flows.list_unbilled import all_unbilled
+from farebox.flows.reverse_draw import reverse_draw
 from farebox.flows.unbilled import HELP, Unbilled, UnbilledReason
+from farebox.ledger.command import Answer
 from farebox.ledger.policy import Limit, LimitMode
+from farebox.postgres.session import transaction
 
 SEPTEMBER, OCTOBER = at("2026-09-01"), at("2026-10-01")
 MIDDLE = at("2026-09-16 00:07")
@@ -87,6 +90,36 @@ def go_beyond(world: World, limit: Limit) -> None:
     world.now = later
 
 
+def buy(world: World) -> None:
+    """Let a pool that names no subscription buy units on invoice."""
+    later, world.now = world.now, MIDDLE
+    pool = world.pool_of("calls", customer="acme", currency="USD")
+    world.grant(pool, 3, cost=Decimal(2), on_invoice=True)
+    world.now = later
+
+
+def take_back_after_the_end(world: World) -> None:
+    """Take units back when the subscription that was charged has ended, and none has followed."""
+    later, world.now = world.now, SEPTEMBER
+    world.subscribe("acme", "other", SEPTEMBER, key="ending", end=MIDDLE)
+    limit = Limit(mode=LimitMode.OVERAGE, price=Decimal(2))
+    pool = world.pool_of(
+        "calls",
+        customer="acme",
+        subscription="ending",
+        currency="USD",
+        limit=limit,
+        undo_seconds=86_400 * 30,
+    )
+    drawn = world.draw(pool, 3)
+    assert isinstance(drawn, Answer)
+    world.now = MIDDLE
+    with transaction(world.pool, world.organization_id) as connection:
+        scope = connection, world.organization_id, pool
+        assert isinstance(reverse_draw(*scope, drawn.operation, None, world.now), Answer)
+    world.now = later
+
+
 ROWS: dict[UnbilledReason, Callable[[World], None]] = {
     UnbilledReason.NO_METER: lambda world: world.use("what", MIDDLE, "acme"),
     UnbilledReason.NO_CUSTOMER: lambda world: world.use("llm", MIDDLE, "who", n=1, model="a"),
@@ -102,6 +135,8 @@ ROWS: dict[UnbilledReason, Callable[[World], None]] = {
     UnbilledReason.NO_POOL_SUBSCRIPTION: lambda world: go_beyond(
         world, Limit(mode=LimitMode.OVERAGE, price=Decimal(2))
     ),
+    UnbilledReason.NO_PURCHASE_INVOICE: buy,
+    UnbilledReason.NO_CREDIT_INVOICE: take_back_after_the_end,
 }
 
 

@@ -178,7 +178,7 @@ def test_what_a_closed_pool_refused_is_on_that_list_alone(shop: World) -> None:
     credits_of(shop)
     shop.now = WITHIN
     shop.pool_of("acme-credits", unit="credit", customer="acme", rate_card="credits", closed=True)
-    use(shop, 100, WITHIN)
+    use(shop, 100, WITHIN - datetime.resolution)
     burn_all(shop)
     assert [("acme-credits", "pool_closed", 1, Decimal(100))] == unburned(shop)
     assert [] == found(shop)

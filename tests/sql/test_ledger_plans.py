@@ -45,7 +45,9 @@ insert into refusal (organization_id, pool_id, subject, code, minute, count, fir
 select %(org)s, %(pool)s, 's' || n %% 10, 'insufficient_balance',
   %(start)s + n * interval '1 minute', 1, %(start)s, %(start)s, 1, %(start)s
 from generate_series(1, %(count)s) n;
-update pool set sequence = 2 * %(count)s + 1 where pool_id = %(pool)s
+insert into customer values
+  (%(org)s, %(pool)s::text, %(pool)s, '', 'UTC', '{}', %(start)s, %(start)s);
+update pool set sequence = 2 * %(count)s + 1, customer_key = pool_id::text where pool_id = %(pool)s
 """
 TABLES = "transfer, hold, pool_grant, refusal, pool, allotment, pool_recurrence"
 
@@ -96,6 +98,9 @@ QUESTIONS: dict[str, Ask] = {
     ),
     "refusals of an old time": lambda c, org, one: pool.refusals(
         c, org, pool_id=one, since=SINCE, until=UNTIL
+    ),
+    "refusals of a customer": lambda c, org, one: pool.refusals(
+        c, org, customer=str(one), since=SINCE, until=UNTIL
     ),
     "a draw": lambda c, org, one: decide_locked(
         c, org, [Asked(one, Draw(amount=Decimal(1), key="fresh"))], START + timedelta(days=60)

@@ -292,24 +292,52 @@ def _hour(day: int, hour: int) -> datetime:
 def test_what_pools_of_before_cost_stays_with_the_subscription_that_they_name(
     empty_url: str,
 ) -> None:
+    """In the currency of the pool, or of the subscription's plan."""
     steps = migrations()
     (added,) = [step for step in steps if step.name.endswith("_pool_subscription.sql")]
     migrate(empty_url, steps[: steps.index(added)])
     with psycopg.connect(empty_url) as connection:
         connection.execute("insert into organization values (%s, 'o', 'O', now())", (UUID(int=1),))
-        for number, subscription in ((2, "base"), (3, None), (4, "base")):
+        connection.execute(
+            "insert into customer values (%s, 'acme', %s, '', 'UTC', '{}', now(), now())",
+            (UUID(int=1), UUID(int=2)),
+        )
+        connection.execute(
+            "insert into catalog_version values (%s, 'plan', 'p', 1, %s, '', now(), now(), 0)",
+            (UUID(int=1), '{"currency": "JPY"}'),
+        )
+        connection.execute(
+            "insert into subscription values (%s, 'base', %s, 'acme', 'p', 1, now(), null, 'UTC',"
+            " null, '{}', now())",
+            (UUID(int=1), UUID(int=3)),
+        )
+        for number, subscription, currency in (
+            (2, "base", None),
+            (3, None, '"EUR"'),
+            (4, None, None),
+        ):
             connection.execute(
                 "insert into pool (organization_id, pool_id, key, subscription_key, unit, status,"
                 " definition, opened_at, timezone, version, sequence, as_of, source, pending,"
                 " granted, held, used, overdraft, overage, burst, expired, transit, counters)"
-                " values (%s, %s, %s, %s, 'token', 'open', '{}', now(), 'UTC', 1, 7, now(), 0, 0,"
+                " values (%s, %s, %s, %s, 'token', 'open', %s, now(), 'UTC', 1, 7, now(), 0, 0,"
                 " 0, 0, 0, 0, 0, 0, 0, 0, '{}')",
-                (UUID(int=1), UUID(int=number), str(number), subscription),
+                (
+                    UUID(int=1),
+                    UUID(int=number),
+                    str(number),
+                    subscription,
+                    f'{{"policy": {{"currency": {currency}}}}}' if currency else "{}",
+                ),
             )
     assert added.name in migrate(empty_url)
-    assert [(UUID(int=number), 1, None, None, "base") for number in (2, 4)] == rows(
+    assert [
+        (UUID(int=2), 1, "base", "JPY", 1),
+        (UUID(int=3), 1, None, "EUR", 1),
+        (UUID(int=4), 1, None, None, 1),
+    ] == rows(
         empty_url,
-        "select pool_id, first_sequence, used_until, returned_until, subscription_key"
+        "select pool_id, first_sequence, subscription_key, currency, priced_from"
         " from pool_subscription order by pool_id",
     )
 

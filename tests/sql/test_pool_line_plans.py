@@ -38,17 +38,18 @@ insert into pool_grant (organization_id, pool_id, number, key, status, amount, a
 select %(org)s, %(pool)s, 2 * n, 'g' || n, 'closed', 1, 0, 0, 'purchased', 0, %(start)s,
   %(start)s, true, 1, '{}'
 from generate_series(1, %(count)s) n;
-insert into pool_subscription (organization_id, pool_id, first_sequence, used_until, returned_until,
+delete from pool_subscription where pool_id = %(pool)s;
+insert into pool_subscription (organization_id, pool_id, first_sequence, priced_from,
   subscription_key)
-values (%(org)s, %(pool)s, 1, 161, 181, %(pool)s::text), (%(org)s, %(pool)s, 181, 201, 201,
-  'other'), (%(org)s, %(pool)s, 201, null, null, %(pool)s::text);
+values (%(org)s, %(pool)s, 1, 1, %(pool)s::text), (%(org)s, %(pool)s, 161, 1, null),
+  (%(org)s, %(pool)s, 181, 1, 'other'), (%(org)s, %(pool)s, 201, 1, %(pool)s::text);
 update pool set sequence = 2 * %(count)s + 1 where pool_id = %(pool)s
 """
 # A pool with which many subscriptions paid in turn.
 FILL_MANY = """
-insert into pool_subscription (organization_id, pool_id, first_sequence, used_until, returned_until,
+insert into pool_subscription (organization_id, pool_id, first_sequence, priced_from,
   subscription_key)
-select %(org)s, %(pool)s, n, n, n + 1, 's' || n from generate_series(1, %(count)s) n
+select %(org)s, %(pool)s, n, n, 's' || n from generate_series(2, %(count)s) n
 """
 TABLES = "transfer, pool_grant, pool, pool_subscription"
 END = START + timedelta(days=30)

@@ -22,6 +22,8 @@ insert into pool (organization_id, pool_id, key, unit, status, definition, opene
   select %(org)s, md5(%(org)s::text || n)::uuid, 'p' || lpad(n::text, 4, '0'), 'token', 'open',
     '{}', %(start)s, 'UTC', 1, %(draws)s, %(start)s, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, '{}'
   from generate_series(1, %(pools)s) n;
+insert into pool_subscription (organization_id, pool_id, first_sequence, priced_from)
+  select %(org)s, md5(%(org)s::text || n)::uuid, 1, 1 from generate_series(1, %(pools)s) n;
 insert into transfer (organization_id, pool_id, sequence, operation, reason, source, target, amount,
     source_after, target_after, available_after, time)
   select %(org)s, md5(%(org)s::text || n)::uuid, d, d, 'drawn',
@@ -49,7 +51,7 @@ def filled(pool: Pool, owner_url: str) -> UUID:
         for statement in FILL.replace(" % ", " %% ").split(";\n"):
             cursor.execute(statement.encode(), values)
     with psycopg.connect(owner_url, autocommit=True) as connection:
-        connection.execute("vacuum analyze pool, transfer")
+        connection.execute("vacuum analyze pool, transfer, pool_subscription")
     return organization_id
 
 
@@ -82,7 +84,7 @@ def test_pools_that_went_beyond_are_found_by_the_index_of_such_entries(
 ) -> None:
     with transaction(pool, filled) as connection:
         explained: Any = Explained(connection)
-        keys = unpaid_beyond.pools_beyond(explained, filled, after="p0100", limit=20)
+        keys = unpaid_beyond.pools_costing(explained, filled, after="p0100", limit=20)
         found = unpaid_beyond.unpaid_beyond(
             explained, filled, keys, START, START + timedelta(minutes=60)
         )

@@ -23,6 +23,7 @@ from farebox.flows.publish import publish_in
 from farebox.flows.put_customer import PutCustomer, burn_mapped, put_customer_in
 from farebox.flows.put_subscription import put_subscription_in
 from farebox.postgres import customer as store
+from farebox.postgres import rollup
 from farebox.postgres.burn_late import Mapped
 from farebox.postgres.draft import lock_organization
 from farebox.postgres.session import Pool, transaction
@@ -110,6 +111,12 @@ def _write(
     new_id: Callable[[], UUID],
 ) -> None:
     todo = iter(changes)
+    if any(
+        one.kind is ObjectKind.SUBSCRIPTION and one.action is not Action.UNCHANGED
+        for one in changes
+    ):
+        # What they pay for may change hands. Before whatever else is locked, as everywhere.
+        rollup.hold_watermark(connection, organization_id)
     definitions = [
         definition
         for section in SECTIONS.values()

@@ -2,9 +2,9 @@
 
 It is looked for in stages, each a page at a time: event types that no meter reads, users who are
 nobody's, customers outside of any subscription or charge, subscriptions whose prices leave usage
-out, and pools that gave units which nobody pays for. Whoever goes through all pages has seen all
-of it. Usage that burned a prepaid pool is paid for by the pool; what should have burned one and had
-no rate is a list of its own (`burn.unburned`).
+out, and pools of which something costs that nobody pays, or comes back that is credited to nobody.
+Whoever goes through all pages has seen all of it. Usage that burned a prepaid pool is paid for by
+the pool; what should have burned one and had no rate is a list of its own (`burn.unburned`).
 """
 
 from collections import defaultdict
@@ -23,6 +23,7 @@ from farebox.flows.due_periods import cycle_of, due_at
 from farebox.flows.rate_periods import Due, Terms, rate_periods, read_terms
 from farebox.flows.read_usage import read_quantities
 from farebox.flows.unbilled import Unbilled, UnbilledReason
+from farebox.flows.unpaid_pools import unpaid_pools
 from farebox.invoicing.assemble import InvoiceKind
 from farebox.metering.quantity import Grouping, Quantity, Target, from_totals
 from farebox.period.cycle import index_at, periods_between
@@ -32,7 +33,7 @@ from farebox.postgres import customer, invoice, unbilled
 from farebox.postgres.customer import SubscriptionRow
 from farebox.postgres.session import Pool, transaction
 from farebox.postgres.unbilled import SubscribedSpan
-from farebox.postgres.unpaid_beyond import pools_beyond, unpaid_beyond
+from farebox.postgres.unpaid_beyond import pools_costing
 from farebox.postgres.usage import Range
 from farebox.rating.charge import UnpricedUsage
 
@@ -308,23 +309,9 @@ class _Look:
         return next((one.meter for one in plan.charges if one.key == charge_key), None)
 
     def pools(self, after: str) -> tuple[list[Unbilled], str | None]:
-        """Look for units beyond the grants of pools that nobody pays for."""
-        keys = pools_beyond(self._connection, self._organization_id, after=after, limit=PAGE)
-        found = unpaid_beyond(self._connection, self._organization_id, keys, self._start, self._end)
-        items = [
-            Unbilled(
-                reason=UnbilledReason.NO_POOL_SUBSCRIPTION
-                if one.priced
-                else UnbilledReason.NO_OVERAGE_PRICE,
-                start=one.first_time,
-                end=one.last_time,
-                events=one.operations,
-                quantity=one.units,
-                pool=one.pool,
-                customer=one.customer,
-            )
-            for one in found
-        ]
+        """Look for what pools cost that nobody pays, and for credits that nobody gets."""
+        keys = pools_costing(self._connection, self._organization_id, after=after, limit=PAGE)
+        items = unpaid_pools(self._connection, self._organization_id, keys, self._start, self._end)
         return items, _last(keys)
 
     def _gaps(self, covered: Sequence[Span]) -> list[Span]:

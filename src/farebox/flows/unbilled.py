@@ -21,6 +21,8 @@ class UnbilledReason(StrEnum):
     NO_VALUES = "no_values"
     NO_OVERAGE_PRICE = "no_overage_price"
     NO_POOL_SUBSCRIPTION = "no_pool_subscription"
+    NO_PURCHASE_INVOICE = "no_purchase_invoice"
+    NO_CREDIT_INVOICE = "no_credit_invoice"
 
 
 HELP: Mapping[UnbilledReason, str] = {
@@ -37,6 +39,12 @@ HELP: Mapping[UnbilledReason, str] = {
     UnbilledReason.NO_POOL_SUBSCRIPTION: (
         "name in the pool a subscription of its customer that is in force at that time"
     ),
+    UnbilledReason.NO_PURCHASE_INVOICE: (
+        "name in the pool a subscription of its customer that is in force at that time"
+    ),
+    UnbilledReason.NO_CREDIT_INVOICE: (
+        "credit it by hand: who paid for it has ended, and no other of that currency follows"
+    ),
 }
 
 
@@ -44,9 +52,10 @@ class Unbilled(Struct, frozen=True, kw_only=True):
     """Usage in [start, end) that reaches no line; what does not apply is None.
 
     start, end: of NO_METER and of pools, the times of the first and the last of it.
-    events: of pools, how many draws and settled holds.
+    events: of pools, how many draws and settled holds, purchases, or entries that came back.
     quantity: in the unit of the meter or the pool; none where the aggregation has none, and for
-        NO_METER.
+        NO_METER. Below zero what is to be credited.
+    amount, currency: what it costs, with all digits; of pools alone, where there is a price.
     """
 
     reason: UnbilledReason
@@ -54,6 +63,8 @@ class Unbilled(Struct, frozen=True, kw_only=True):
     end: datetime
     events: int
     quantity: Decimal | None = None
+    amount: Decimal | None = None
+    currency: str | None = None
     event_type: str | None = None
     meter: str | None = None
     pool: str | None = None

@@ -12,13 +12,14 @@ from farebox.access.id import Prefix, decode_id, encode_id
 from farebox.access.key import Scope
 from farebox.flows.list_late import Late, list_late
 from farebox.flows.list_unbilled import FIRST, Stage, UnbilledPlace, list_unbilled
+from farebox.flows.query_usage import UsageCode
 from farebox.flows.unbilled import Unbilled, UnbilledReason
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.code import HttpCode
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, decode_cursor, encode_cursor
 from farebox.http.problem import refused
-from farebox.http.span import From, To, instant, number
+from farebox.http.span import From, To, in_order, instant, number
 from farebox.http.state import State
 
 
@@ -26,7 +27,9 @@ class UnbilledItem(Struct, frozen=True, kw_only=True):
     """Usage in [from, to) that reaches no line, why, and what would help.
 
     Of `no_meter` and of pools, from and to are the times of the first and the last of it; of pools,
-    quantity is in the pool's unit, and events are draws and settled holds.
+    quantity is in the pool's unit, and events are draws and settled holds, purchases, or entries
+    that came back. Of pools, amount is what it costs in the currency, where there is a price. Both
+    are below zero for what is to be credited.
     """
 
     reason: UnbilledReason
@@ -35,6 +38,8 @@ class UnbilledItem(Struct, frozen=True, kw_only=True):
     ends: datetime = msgspec.field(name="to")
     events: int
     quantity: Decimal | None
+    amount: Decimal | None
+    currency: str | None
     event_type: str | None
     meter: str | None
     pool: str | None
@@ -75,6 +80,7 @@ class LateItem(Struct, frozen=True, kw_only=True):
     opt=describe(
         "List usage that reaches no invoice line",
         answer=Page[UnbilledItem],
+        codes=[UsageCode.RANGE_EMPTY],
         examples=[
             Example(
                 path="/v1/unbilled?from=2026-10-01T00:00:00Z&to=2026-11-01T00:00:00Z",
@@ -83,10 +89,11 @@ class LateItem(Struct, frozen=True, kw_only=True):
         ],
         description=(
             "By reason, in the order in which they are asked: no_meter, no_customer,"
-            " no_subscription, no_charge, no_rate, no_cell, no_values; and, of units beyond the"
-            " grants of pools, no_overage_price, no_pool_subscription. Usage that burned a pool is"
-            " not listed; what had no rate there is in `/v1/unburned`. Follow `next_cursor` to the"
-            " end; a page may be empty."
+            " no_subscription, no_charge, no_rate, no_cell, no_values. Of pools: of units beyond"
+            " the grants, no_overage_price, no_pool_subscription; of purchases,"
+            " no_purchase_invoice; and no_credit_invoice of what was charged, came back and has to"
+            " be credited by hand. Usage that burned a pool is not listed; what had no rate there"
+            " is in `/v1/unburned`. Follow `next_cursor` to the end; a page may be empty."
         ),
     ),
 )
@@ -95,8 +102,7 @@ def unbilled(
 ) -> Page[UnbilledItem]:
     """List unbilled usage."""
     start, end = instant(starts, "from"), instant(ends, "to")
-    if start >= end:
-        raise refused(HttpCode.PARAMETER_INVALID, "`to` must lie after `from`", pointer="/to")
+    in_order(start, end, "to")
     page = list_unbilled(farebox.pool, principal.organization_id, start, end, _place(cursor))
     return Page([_item(one) for one in page.items], _cursor(page.following))
 
@@ -126,6 +132,8 @@ def _item(one: Unbilled) -> UnbilledItem:
         ends=one.end,
         events=one.events,
         quantity=number(one.quantity),
+        amount=number(one.amount),
+        currency=one.currency,
         event_type=one.event_type,
         meter=one.meter,
         pool=one.pool,

@@ -309,9 +309,9 @@ def invoiced_spans(connection: Connection, organization_id: UUID) -> list[tuple[
     """
     return connection.execute(
         "select r.pool_id, greatest(r.first_sequence, sequence_at(r.pool_id, i.period_start)),"
-        " least(r.used_until, sequence_at(r.pool_id, i.period_end))"
+        " least(r.next_sequence, sequence_at(r.pool_id, i.period_end))"
         " from (select pool_id, min(operation) as first from burn_back group by 1) b"
-        " join pool_subscription r on r.pool_id = b.pool_id"
+        " join pool_payer r on r.pool_id = b.pool_id"
         " join transfer t on t.pool_id = b.pool_id and t.sequence = b.first"
         " join invoice i on i.organization_id = %(org)s"
         "  and i.subscription_key = r.subscription_key"

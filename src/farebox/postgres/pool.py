@@ -50,7 +50,8 @@ def add_pool(
             msgspec.json.encode(pool.counters).decode(),
         ),
     )
-    put_subscription(connection, organization_id, pool_id, definition.subscription)
+    currency = definition.policy.currency
+    put_subscription(connection, organization_id, pool_id, definition.subscription, currency)
     if definition.serves_children:
         serve_children(connection, organization_id, pool_id, BEGINNING, serves=True)
 
@@ -77,16 +78,10 @@ def put_definition(
 ) -> bool:
     """Store what a pool is; who does so holds its lock, and has written a version of its books.
 
-    Returns whether another subscription now pays for what moved before.
+    Returns whether another subscription, or none, now pays for what moved before.
     """
     status = PoolStatus.CLOSED if definition.closed else PoolStatus.OPEN
     scope = organization_id, pool_id
-    row = connection.execute(
-        "select definition #>> '{policy,currency}' from pool"
-        " where organization_id = %s and pool_id = %s",
-        scope,
-    ).fetchone()
-    converts = row is not None and row[0] not in (None, definition.policy.currency)
     connection.execute(
         "update pool set definition = %s, status = %s, subscription_key = %s"
         " where organization_id = %s and pool_id = %s",
@@ -102,7 +97,7 @@ def put_definition(
         "update pool_watch set calm_above = null where organization_id = %s and pool_id = %s",
         scope,
     )
-    return put_subscription(connection, *scope, definition.subscription, converts=converts)
+    return put_subscription(connection, *scope, definition.subscription, definition.policy.currency)
 
 
 def put_terms(
@@ -228,23 +223,26 @@ def refusals(
     organization_id: UUID,
     *,
     pool_id: UUID | None = None,
+    customer: str | None = None,
     subject: str | None = None,
     since: datetime,
     until: datetime,
     limit: int = 100,
 ) -> list[RefusalRow]:
-    """Return refusals of a time, the latest first."""
+    """Return refusals of a time, the latest first; customer: of the pools of this one."""
     rows = connection.execute(
         "select p.key, r.subject, r.code, r.minute, r.count, r.first_at, r.last_at, r.asked,"
         " r.available, r.refills_at, r.resolved_at"
         " from refusal r join pool p on p.pool_id = r.pool_id"
         " where r.organization_id = %(org)s and r.minute >= %(since)s and r.minute < %(until)s"
         " and (%(pool)s::uuid is null or r.pool_id = %(pool)s)"
+        " and (%(customer)s::text is null or p.customer_key = %(customer)s)"
         " and (%(subject)s::text is null or r.subject = %(subject)s)"
         " order by r.minute desc, p.key, r.code, r.subject limit %(limit)s",
         {
             "org": organization_id,
             "pool": pool_id,
+            "customer": customer,
             "subject": subject,
             "since": since,
             "until": until,
@@ -255,10 +253,16 @@ def refusals(
 
 
 def find_rate_card(connection: Connection, organization_id: UUID, pool_id: UUID) -> str | None:
-    """Return the key of the rate card that says what uses cost in a pool's unit now."""
+    """Return the key of the rate card that says what uses cost in a pool's unit now.
+
+    Of a closed pool it is the last one: what is held may be settled.
+    """
     row = connection.execute(
-        "select rate_card_key from pool_burn where organization_id = %s and pool_id = %s"
-        " and until is null",
+        "select coalesce(b.rate_card_key, p.definition ->> 'rate_card') from pool p"
+        " left join pool_burn b on b.pool_id = p.pool_id"
+        " and (b.until is null or p.status = 'closed')"
+        " where p.organization_id = %s and p.pool_id = %s"
+        " order by b.since desc nulls last limit 1",
         (organization_id, pool_id),
     ).fetchone()
     return None if row is None else row[0]

@@ -15,7 +15,8 @@ class LineEntry(Struct, frozen=True, kw_only=True):
     """An entry that a line counts; `units` are below zero where they were taken back.
 
     operation: its number in the pool. undoes: that of the operation that it settles or takes back.
-    earlier: it takes back what another invoice counts, of an earlier period or subscription.
+    earlier: it takes back what another invoice counts, of an earlier period or of another
+    subscription.
     """
 
     sequence: int
@@ -57,39 +58,47 @@ _ENTRY = """t.sequence, t.operation, t.reason, {units} as units, t.time, t.subje
        case when t.operation = t.sequence then t.key else
          (select f.key from transfer f where f.pool_id = t.pool_id and f.sequence = t.operation)
        end as key, t.undoes, t.used_at"""
-# The entries of a period for which its subscription paid. Before that was kept, it was all of them.
+# The entries of a period that are charged to its subscription. Before that was kept, it was all of
+# them; `whole` says so, for the line of a subscription that the pool did not name by then.
 _SPAN = """
 with period as materialized (
-  select sequence_at(%(pool)s, %(start)s) as first, sequence_at(%(pool)s, %(end)s) as next
-),
-paid as materialized (
-  select greatest(s.first, r.first_sequence) as first, least(s.next, r.used_until) as used,
-         least(s.next, r.returned_until) as returned
-  from period s join pool_subscription r on r.pool_id = %(pool)s
-    and r.subscription_key = %(subscription)s and r.first_sequence < s.next
-    and (r.returned_until is null or r.returned_until > s.first)
+  select s.*, not exists (
+    select from pool_subscription r where r.pool_id = %(pool)s
+      and r.subscription_key = %(subscription)s and r.first_sequence < s.next) as whole
+  from (select sequence_at(%(pool)s, %(start)s) as first,
+               sequence_at(%(pool)s, %(end)s) as next offset 0) s
 ),
 span as materialized (
-  select first, used, returned from paid
-  union all select first, next, next from period where not exists (select from paid)
+  select greatest(s.first, r.first_sequence) as first, least(s.next, r.next_sequence) as next,
+         r.priced_from
+  from period s join pool_payer r on r.pool_id = %(pool)s
+    and r.subscription_key = %(subscription)s and r.first_sequence < s.next
+    and (r.next_sequence is null or r.next_sequence > s.first)
+  union all select first, next, 0 from period where whole
 )"""
+_CREDITED = """(s.whole or %(subscription)s = (
+      select c.credited from pool_charge(t.pool_id, {operation}, t.sequence) c))"""
 # As in `pool_use`: what was voided counts against the use in its own period. The predicate of the
 # partial index is repeated for it to be used.
 _ENTRIES = f"""{_SPAN}
 select {_ENTRY.format(units=_UNITS)}, t.source = 'used' and not exists (
-         select from span s where t.undoes >= s.first and t.undoes < s.used) as earlier
-from transfer t
+         select from span s where t.undoes >= s.first and t.undoes < s.next) as earlier
+from transfer t cross join period s
 where t.organization_id = %(org)s and t.pool_id = %(pool)s
-  and t.sequence >= greatest((select min(first) from span), %(from)s::bigint)
-  and t.sequence <= %(upto)s::bigint
+  and t.sequence >= greatest(s.first, %(from)s::bigint) and t.sequence <= %(upto)s::bigint
   and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
   and coalesce(t.origin, t.source) = %(account)s and t.price is not distinct from %(price)s
   and (t.target = 'used' or t.source = 'used')
-  and exists (
-    select from span s
-    where case when t.reason = 'voided' then t.undoes >= s.first and t.undoes < s.used
-          else t.sequence >= s.first
-            and t.sequence < case when t.target = 'used' then s.used else s.returned end end)
+  and case
+    when t.target = 'used' then exists (
+      select from span s where t.sequence >= s.first and t.sequence < s.next
+        and coalesce(t.undoes, t.sequence) >= s.priced_from)
+    when t.reason = 'voided' then exists (
+      select from span s where t.undoes >= s.first and t.undoes < s.next
+        and s.priced_from <= (
+          select coalesce(u.undoes, u.sequence) from transfer u
+          where u.pool_id = t.pool_id and u.sequence = t.undoes))
+    else t.sequence < s.next and {_CREDITED.format(operation="t.undoes")} end
 order by t.sequence limit %(limit)s"""
 
 
@@ -177,9 +186,9 @@ back as (
     and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = %(grant)s
 )
 select {_ENTRY.format(units="-t.amount")}, t.before
-from back t
+from back t cross join period s
 where t.time >= %(first_at)s and t.time <= %(last_at)s and t.sequence >= %(from)s::bigint
-  and exists (select from span s where t.sequence >= s.first and t.sequence < s.returned)
+  and t.sequence >= s.first and t.sequence < s.next and {_CREDITED.format(operation="%(grant)s")}
 order by t.sequence limit %(limit)s"""
 
 

@@ -28,54 +28,73 @@ EPISODES_MAX = 500
 
 # `offset 0`: the subscriptions come first, then a look by key for each, whatever the planner thinks
 # of organizations that are larger or smaller than most.
+#
+# `span`: entries of the period that are charged to the subscription, as `pool_charge` says it; a
+# period lies within its dates.
 _TARGET = """
-with target as materialized (
-  select n - 1 as n, t.start_at, t.end_at, p.pool_id, p.key, p.unit, p.sequence as upto,
-         p.definition ->> 'name' as name, r.first_sequence, r.used_until, r.returned_until
+with paid as materialized (
+  select n - 1 as n, t.subscription_key, t.start_at, t.end_at, r.pool_id, r.first_sequence,
+         r.next_sequence, r.priced_from
   from unnest(%(subscriptions)s::text[], %(starts)s::timestamptz[], %(ends)s::timestamptz[])
     with ordinality t(subscription_key, start_at, end_at, n)
   cross join lateral (
-    select * from pool_subscription
+    select * from pool_payer
     where organization_id = %(org)s and subscription_key = t.subscription_key offset 0) r
-  cross join lateral (select * from pool where pool_id = r.pool_id offset 0) p
-)"""
-# What was taken counts, what of it was taken back counts against it: in the period in which that
-# moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
-# The predicate of the partial index is repeated for it to be used.
-#
-# An episode ends where an operation took from grants alone; between neighbours there is none. What
-# was taken back stands at the place of its use, with its episode; use that is on another invoice,
-# of an earlier period or of the subscription that paid before, is -1.
-_BEYOND = f"""{_TARGET},
-span as materialized (
-  select g.n, g.pool_id, greatest(s.first, g.first_sequence) as first,
-         least(s.next, g.used_until) as used, least(s.next, g.returned_until) as returned
-  from target g
+),
+target as materialized (
+  select g.*, p.key, p.unit, p.sequence as upto, p.definition ->> 'name' as name,
+         s.first, s.next
+  from (select distinct n, subscription_key, start_at, end_at, pool_id from paid) g
+  cross join lateral (select * from pool where pool_id = g.pool_id offset 0) p
   cross join lateral (
     select sequence_at(g.pool_id, g.start_at) as first, sequence_at(g.pool_id, g.end_at) as next
     offset 0) s
 ),
+span as materialized (
+  select g.*, r.priced_from, greatest(g.first, r.first_sequence) as used_first,
+         least(g.next, r.next_sequence) as used_next
+  from target g join paid r on r.n = g.n and r.pool_id = g.pool_id
+)"""
+# What was taken counts, what of it was taken back counts against it: in the period in which that
+# moved, but where the usage was voided, in that of the use; there is no final invoice of it then.
+# The predicates of the partial indexes are repeated for them to be used.
+#
+# An episode ends where an operation took from grants alone; between neighbours there is none. What
+# was taken back stands at the place of its use, with its episode; use that is on another invoice,
+# of an earlier period or of another subscription, is -1.
+_BEYOND = f"""{_TARGET},
 entry as (
-  select g.n, g.pool_id, x.*, not x.taken and not exists (
-           select from span s where s.n = g.n and s.pool_id = g.pool_id
-             and x.place >= s.first and x.place < s.used) as earlier
+  select g.n, g.pool_id, x.*
   from span g
   cross join lateral (
     select coalesce(t.origin, t.source) as account, t.price, t.time, t.sequence, t.operation,
-           case when t.target = 'used' then t.amount else -t.amount end as amount,
-           case when t.target = 'used' then t.operation else t.undoes end as place,
-           t.target = 'used' as taken
+           t.amount, t.operation as place, true as taken, false as earlier
     from transfer t
-    where t.pool_id = g.pool_id and t.sequence >= g.first and t.sequence < g.returned
+    where t.pool_id = g.pool_id and t.sequence >= g.used_first and t.sequence < g.used_next
       and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-      and (t.target = 'used' and t.sequence < g.used or t.source = 'used')
-      and t.reason <> 'voided'
+      and t.target = 'used' and coalesce(t.undoes, t.sequence) >= g.priced_from
     union all
-    select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false
+    select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false, false
     from transfer t
-    where t.pool_id = g.pool_id and t.undoes >= g.first and t.undoes < g.used
-      and t.reason = 'voided' and t.origin in ('overage', 'burst')
+    where t.pool_id = g.pool_id and t.undoes >= g.used_first and t.undoes < g.used_next
+      and t.source = 'used' and t.reason = 'voided' and t.origin in ('overage', 'burst')
+      and g.priced_from <= (
+        select coalesce(u.undoes, u.sequence) from transfer u
+        where u.pool_id = t.pool_id and u.sequence = t.undoes)
     offset 0) x
+  union all
+  select g.n, g.pool_id, t.account, t.price, t.time, t.sequence, t.operation, t.amount, t.undoes,
+         false, t.undoes < g.first or c.charged <> g.subscription_key
+  from target g
+  cross join lateral (
+    select t.origin as account, t.price, t.time, t.sequence, t.operation, -t.amount as amount,
+           t.undoes
+    from transfer t
+    where t.pool_id = g.pool_id and t.sequence >= g.first and t.sequence < g.next
+      and t.source = 'used' and t.reason <> 'voided' and t.origin in ('overage', 'burst')
+    offset 0) t
+  cross join lateral pool_charge(g.pool_id, t.undoes, t.sequence) c
+  where c.credited = g.subscription_key
 ),
 followed as (
   select e.*, case when e.taken then lag(e.sequence) over
@@ -112,7 +131,7 @@ told as (
 select g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, min(o.start_at), max(o.end_at),
        sum(o.units), min(o.first), max(o.last), sum(o.entries)::bigint, count(*), o.episode < 0
 from told o
-join (select distinct n, pool_id, key, name, unit, upto from target) g
+join target g
   on g.n = o.n and g.pool_id = o.pool_id
 group by g.n, g.key, g.name, g.unit, g.upto, o.account, o.price, least(o.row, %(most)s),
          o.episode < 0
@@ -120,12 +139,12 @@ order by g.n, g.key, o.account, o.price, min(o.row)"""
 # The index by time is the one to use: most grants cost nothing on an invoice, so `+ 0`.
 _PURCHASES = f"""{_TARGET}
 select g.n, g.key, g.name, g.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.issued_at
-from target g
+from span g
 cross join lateral (
   select * from pool_grant p
   where p.pool_id = g.pool_id and p.on_invoice and p.cost is not null
     and p.issued_at >= g.start_at and p.issued_at < g.end_at
-    and p.number + 0 >= g.first_sequence and (g.used_until is null or p.number + 0 < g.used_until)
+    and p.number + 0 >= g.used_first and p.number + 0 < g.used_next
   offset 0) p
 order by 1, 2, p.number"""
 # What is taken back of a purchase, or was never paid, is not charged; what was used of it stays so.
@@ -133,32 +152,36 @@ order by 1, 2, p.number"""
 # The predicate of the partial index is repeated for it to be used.
 _REFUNDS = f"""{_TARGET},
 returned as (
-  select g.n, g.pool_id, g.key, g.name, g.unit, g.first_sequence, t.grant_number,
-         min(t.sequence) as first, min(t.time) as first_at, max(t.time) as last_at,
-         sum(t.amount) as amount
+  select g.n, g.pool_id, g.subscription_key, g.key, g.name, g.unit, t.grant_number, t.sequence,
+         t.time, t.amount,
+         sum(t.amount) over of_grant - t.amount as before,
+         min(t.sequence) over (partition by g.n, g.pool_id, t.grant_number) as first
   from target g
-  cross join lateral (
-    select greatest(sequence_at(g.pool_id, g.start_at), g.first_sequence) as first,
-           least(sequence_at(g.pool_id, g.end_at), g.returned_until) as next
-    offset 0) s
   cross join lateral (
     select * from transfer t
     where t.pool_id = g.pool_id and t.reason in ('grant_voided', 'grant_unpaid')
-      and t.sequence >= s.first and t.sequence < s.next
+      and t.sequence >= g.first and t.sequence < g.next
     offset 0) t
-  group by 1, 2, 3, 4, 5, 6, 7
+  window of_grant as (partition by g.n, g.pool_id, t.grant_number order by t.sequence)
+),
+earlier as materialized (
+  select g.n, g.pool_id, g.grant_number, (
+    select coalesce(sum(t.amount), 0) from transfer t where t.pool_id = g.pool_id
+      and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = g.grant_number
+      and t.sequence >= g.grant_number and t.sequence < g.first) as amount
+  from (select distinct n, pool_id, grant_number, first from returned) g
 )
 select r.n, r.key, r.name, r.unit, p.amount, p.cost, coalesce(p.key, p.number::text), p.number,
-       r.first_at, r.last_at, r.amount,
-       coalesce((select sum(t.amount) from transfer t where t.pool_id = r.pool_id
-         and t.reason in ('grant_voided', 'grant_unpaid') and t.grant_number = r.grant_number
-         and t.sequence >= r.grant_number and t.sequence < r.first), 0)
+       r.time, r.amount, e.amount + r.before
 from returned r
+join earlier e on e.n = r.n and e.pool_id = r.pool_id and e.grant_number = r.grant_number
 cross join lateral (
   select * from pool_grant p where p.pool_id = r.pool_id and p.number = r.grant_number
     and p.on_invoice and p.cost is not null
   offset 0) p
-order by 1, 2, min(r.first) over (partition by r.n, r.pool_id, p.number), p.number, r.first"""
+cross join lateral pool_charge(r.pool_id, p.number, r.sequence) c
+where c.credited = r.subscription_key
+order by 1, 2, r.first, p.number, r.sequence"""
 
 
 def pool_uses(
@@ -199,7 +222,7 @@ def pool_uses(
 def _refunds(
     connection: Connection, parameters: dict[str, Any], targets: Sequence[PoolTarget]
 ) -> Iterator[tuple[int, PoolUse]]:
-    """Yield what came back of purchases: of each once, however often the pool changed hands."""
+    """Yield what came back of purchases: of each once, in however many parts that was."""
     rows = connection.execute(_REFUNDS, parameters).fetchall()
     for (n, key, name, unit, bought, cost, grant, _), of_grant in groupby(
         rows, itemgetter(slice(8))
@@ -207,7 +230,7 @@ def _refunds(
         parts = [row[8:] for row in of_grant]
         refunds = [
             refund_of(cost, bought, earlier, amount, targets[n].currency)
-            for _, _, amount, earlier in parts
+            for _, amount, earlier in parts
         ]
         yield (
             n,
@@ -216,11 +239,11 @@ def _refunds(
                 name=name,
                 unit=unit,
                 kind=PoolUseKind.REFUND,
-                quantity=EXACT.minus(exact_sum([amount for _, _, amount, _ in parts])),
+                quantity=EXACT.minus(exact_sum([amount for _, amount, _ in parts])),
                 cost=EXACT.minus(exact_sum(refunds)),
                 grant=grant,
                 first_at=parts[0][0],
-                last_at=parts[-1][1],
+                last_at=parts[-1][0],
             ),
         )
 
