@@ -5,7 +5,6 @@ Nothing is synced between the change and the use: a pass may come as late as it 
 
 from datetime import datetime, timedelta
 from decimal import Decimal
-from random import Random
 from uuid import UUID
 
 import pytest
@@ -35,13 +34,14 @@ from farebox.worker.sync import sync_due
 D = Decimal
 START = at("2026-09-01 00:00")
 TURN = at("2026-09-20 12:00")
+DAY = timedelta(days=1)
 MOMENT = timedelta(milliseconds=1)
 OVERAGE = EntitlementLimit.OVERAGE
 
 
-def plan(key: str, interval: Unit = Unit.MONTH, **said: object) -> Plan:
+def plan(key: str, interval: Unit = Unit.MONTH, *, currency: str = "USD", **said: object) -> Plan:
     calls = Entitlement(feature="calls", **said)  # type: ignore[arg-type]
-    return Plan(key=key, currency="USD", interval=interval, entitlements=(calls,))
+    return Plan(key=key, currency=currency, interval=interval, entitlements=(calls,))
 
 
 PLANS = {
@@ -105,6 +105,28 @@ def override(world: World, given: Override | None) -> None:
         else:
             entitlement.put_override(*scope, "calls", given, world.now)
     sync_one(world, "acme")
+
+
+def waits(outcome: Answer | Refusal) -> tuple[datetime | None, datetime | None]:
+    assert isinstance(outcome, Refusal)
+    return outcome.refills_at, outcome.enough_at
+
+
+def overage(world: World) -> set[tuple[str, Decimal | None, Decimal]]:
+    """Bill what ended by November; return what was beyond, by the subscription that pays for it."""
+    world.bill(at("2026-11-01 00:00"))
+    return {
+        (row.subscription_key, line.quantity, line.amount)
+        for row in world.invoices()
+        for line in world.lines(row)
+        if line.kind == "overage"
+    }
+
+
+def sync_one(world: World, who: str) -> None:
+    with transaction(world.pool, world.organization_id) as connection:
+        lock_organization(connection, world.organization_id)
+        sync_entitlements(connection, world.organization_id, who, world.now, new_id)
 
 
 def sync(world: World) -> None:
@@ -183,17 +205,38 @@ def test_what_is_beyond_the_next_plan_costs_what_that_one_says_on_its_invoice(so
     assert isinstance(use(sold, 230), Answer)
     sold.now += MOMENT
     sync(sold)
-    sold.bill(at("2026-11-01 00:00"))
-    found = {
-        (row.subscription_key, line.kind, line.quantity, line.amount)
-        for row in sold.invoices()
-        for line in sold.lines(row)
-        if line.kind == "overage"
-    }
-    assert {
-        ("acme-cheap", "overage", D(10), D("0.10")),
-        ("acme-dear", "overage", D(30), D("1.50")),
-    } == found
+    assert {("acme-cheap", D(10), D("0.10")), ("acme-dear", D(30), D("1.50"))} == overage(sold)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_beyond_the_next_plan_is_in_the_currency_of_that_one(
+    sold: World, late: bool
+) -> None:
+    sold.publish(plan("euro", currency="EUR", limit=D(200), beyond=OVERAGE, price=D("0.05")))
+    change(sold, "cheap", "euro")
+    sold.now = TURN
+    if not late:
+        sync_one(sold, "acme")
+    assert isinstance(use(sold, 230), Answer)
+    sold.now += MOMENT
+    sync(sold)
+    assert isinstance(use(sold, 1), Answer)
+    assert {("acme-euro", D(31), D("1.55"))} == overage(sold)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_plan_that_comes_beside_another_pays_from_the_turn_on_where_it_goes_before(
+    sold: World, late: bool
+) -> None:
+    put(sold, "dear", START)
+    put(sold, "cheap", TURN)
+    sold.now = TURN
+    if not late:
+        sync_one(sold, "acme")
+    assert isinstance(use(sold, 330), Answer)
+    sold.now += MOMENT
+    sync(sold)
+    assert {("acme-cheap", D(30), D("1.50"))} == overage(sold)
 
 
 def test_periods_of_another_length_begin_at_the_turn(sold: World) -> None:
@@ -248,33 +291,83 @@ def test_a_pool_that_is_put_before_the_turn_keeps_what_was_put(sold: World) -> N
     assert 77 == book(sold).pool.policy.hold_seconds
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_it_makes_no_difference_when_a_pass_comes(sold: World, seed: int) -> None:
-    """One customer is synced at every turn, another of the same plans only before the next one."""
-    chance = Random(seed)
-    sold.customer("late")
-    turns = sorted(START + timedelta(hours=hours) for hours in chance.sample(range(1, 1400), 5))
-    keys = chance.sample(list(PLANS), 6)
-    for key, start, end in zip(keys, [START, *turns], [*turns, None], strict=True):
-        for who in ("acme", "late"):
-            put(sold, key, start, end, who)
-    for turn in turns:
-        sold.now = turn
-        sync_one(sold, "acme")
-        for _ in range(chance.randint(0, 6)):
-            amount = chance.choice([1, 30, 90, 210])
-            assert said(use(sold, amount)) == said(use(sold, amount, "late"))
-            sold.now += timedelta(seconds=chance.randint(0, 40))
-        sync_one(sold, "late")
+@pytest.mark.parametrize("until", [None, TURN + 3 * DAY])
+def test_a_plan_whose_end_is_withdrawn_or_put_off_keeps_what_is_left(
+    sold: World, until: datetime | None
+) -> None:
+    put(sold, "free", START, TURN)
+    assert isinstance(use(sold, 60), Answer)
+    put(sold, "free", START, until)
+    sold.now = TURN + DAY
+    assert D(40) == book(sold).pool.available
+    sync(sold)
+    sold.now += 3 * DAY
+    assert D(40 if until is None else 0) == book(sold).pool.available
 
 
-def sync_one(world: World, who: str) -> None:
-    with transaction(world.pool, world.organization_id) as connection:
-        lock_organization(connection, world.organization_id)
-        sync_entitlements(connection, world.organization_id, who, world.now, new_id)
+def test_an_override_that_is_prolonged_keeps_what_is_left(sold: World) -> None:
+    put(sold, "free", START)
+    override(sold, Override(limit=D(300), ends_at=TURN))
+    assert isinstance(use(sold, 60), Answer)
+    override(sold, Override(limit=D(300), ends_at=TURN + 5 * DAY))
+    sold.now = TURN + DAY
+    assert D(240) == book(sold).pool.available
 
 
-def said(outcome: Answer | Refusal) -> object:
-    if isinstance(outcome, Refusal):
-        return outcome.code, outcome.left
-    return outcome.covered, outcome.beyond, outcome.available, outcome.over_limit
+@pytest.mark.parametrize("end", [TURN, at("2026-10-01 00:00")])
+def test_a_plan_that_ends_leaves_nothing_also_where_a_share_rolls_over(
+    sold: World, end: datetime
+) -> None:
+    sold.publish(plan("roll", limit=D(300), rollover_percent=D(50)))
+    put(sold, "roll", START, end)
+    assert isinstance(use(sold, 60), Answer)
+    sold.now = end
+    assert D(0) == book(sold).pool.available
+    sync(sold)
+
+
+def test_a_put_that_waited_while_others_used_the_pool_still_brings_its_limit(sold: World) -> None:
+    put(sold, "free", START)
+    asked = START + DAY
+    sold.now = asked + timedelta(seconds=6)
+    assert isinstance(use(sold, 10), Answer)
+    sold.now = asked
+    put(sold, "pro", START + timedelta(hours=1))
+    sold.now = asked + timedelta(hours=3)
+    assert D(590) == book(sold).pool.available
+    sync(sold)
+
+
+@pytest.mark.parametrize("after", ["annual", "pro"])
+def test_a_sync_whose_clock_is_before_the_turn_changes_nothing_that_came(
+    sold: World, after: str
+) -> None:
+    change(sold, "free", after)
+    sold.now = TURN + timedelta(seconds=2)
+    assert isinstance(use(sold, 7), Answer)
+    before = book(sold).pool
+    sold.now = TURN - timedelta(seconds=1)
+    sync_one(sold, "acme")
+    sold.now = TURN + timedelta(seconds=2)
+    assert before == book(sold).pool
+    sync(sold)
+
+
+def test_a_pass_that_finds_nothing_sold_keeps_the_periods_that_came(sold: World) -> None:
+    put(sold, "free", START, TURN)
+    put(sold, "annual", TURN, TURN + DAY)
+    assert isinstance(use(sold, 60), Answer)
+    sold.now = TURN
+    assert isinstance(use(sold, 7), Answer)
+    override(sold, Override(enabled=False))  # before any pass came
+    counters = book(sold).pool.counters
+    assert (TURN, D(7)) == (counters.period_start, counters.used)
+
+
+def test_a_limit_resets_when_one_comes_or_goes_and_not_where_none_follows(sold: World) -> None:
+    put(sold, "free", START, TURN)
+    assert (None, None, None) == (resets_at(book(sold)), *waits(use(sold, 101)))
+    put(sold, "enterprise", TURN)
+    assert (TURN, TURN, TURN) == (resets_at(book(sold)), *waits(use(sold, 101)))
+    sold.now = TURN
+    assert at("2026-10-01 00:00") == resets_at(book(sold))

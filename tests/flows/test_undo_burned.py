@@ -235,8 +235,9 @@ def test_usage_that_no_step_has_passed_is_not_taken_off_the_list(shop: World) ->
 
 def test_what_a_closed_pool_refused_is_listed_no_more(shop: World) -> None:
     credits_of(shop)
+    late = call(shop, 7)
     credits_of(shop, None, closed=True)
-    july = brought(shop, call(shop, 7))
+    july = brought(shop, {**late, "time": (NOW - timedelta(hours=1)).isoformat()})
     burn_all(shop)
     assert [("tokens", "pool_closed", 1, Decimal(7))] == unburned(shop)
     assert (1, 0) == undo(shop, july)

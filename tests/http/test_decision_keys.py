@@ -83,3 +83,23 @@ def test_a_refused_extension_binds_no_key_and_is_stored(api: Any, hold: str) -> 
     (stored,) = api.ok("GET", "/v1/refusals?pool=p")
     assert ("hold_too_long", 2) == (stored["code"], stored["count"])
     assert not api.ok("POST", hold, {"seconds": 1000, "key": "E"})["repeated"]
+
+
+@pytest.mark.parametrize("verb", ["settle", "release", "extend"])
+@pytest.mark.parametrize("asked", [{}, {"seconds": 600}])
+def test_a_repeated_answer_says_when_the_hold_ended_though_it_is_over(
+    api: Any, hold: str, verb: str, asked: dict[str, int]
+) -> None:
+    """Of a hold that lasts as the request said: also after it was made to last longer."""
+    body = {"pool": "p", "amount": 10, "hold": asked, "key": "H"}
+    held = api.ok("POST", "/v1/authorize", body)
+    path = f"/v1/holds/{held['hold']}"
+    more = {"seconds": 1000} if verb == "extend" and asked else {}
+    body_of = {"settle": {"amount": 4}, "release": {}, "extend": {"amount": 5, **more}}
+    done = api.ok("POST", f"{path}/{verb}", {**body_of[verb], "key": "V"})
+    if verb == "extend":
+        api.ok("POST", f"{path}/release", {})
+    for first, where, again in ((held, "/v1/authorize", body), (done, f"{path}/{verb}", None)):
+        repeated = api.ok("POST", where, again or {**body_of[verb], "key": "V"})
+        assert {**first, "repeated": True} == repeated
+        assert repeated["expires_at"] is not None

@@ -93,3 +93,25 @@ def test_a_page_that_begins_nowhere_is_empty(billed: Any) -> None:
     first = explained(billed, "overage", "?limit=1")
     path = f"/v1/invoices/{first['invoice']['id']}/lines/{first['line']['position']}/explain"
     assert (400, "cursor_invalid") == billed.code("GET", f"{path}?cursor=nonsense")
+
+
+def test_what_a_pool_cost_that_nobody_pays_is_listed_with_its_amount(api: Any) -> None:
+    api.ok("PUT", "/v1/customers/acme", {"name": "Acme"})
+    policy = {"currency": "USD", "limit": {"mode": "overage", "price": "0.0150"}}
+    pool = {"unit": "token", "customer": "acme", "policy": policy}
+    api.ok("PUT", "/v1/pools/tokens", pool)
+    bought = {"key": "po-7", "amount": "10", "basis": "purchased", "cost": "2.50"}
+    api.ok("POST", "/v1/pools/tokens/grants", {**bought, "on_invoice": True})
+    api.ok("POST", "/v1/authorize", {"pool": "tokens", "amount": "12.5", "key": "one"})
+    today = datetime.now(UTC).date()
+    span = f"from={today - timedelta(days=1)}T00:00:00Z&to={today + timedelta(days=2)}T00:00:00Z"
+    items, cursor = [], ""
+    while cursor is not None:
+        page = api.ok("GET", f"/v1/unbilled?{span}{cursor}")
+        items += page["items"]
+        cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+    told = ("reason", "pool", "customer", "events", "quantity", "amount", "currency")
+    assert [
+        ("no_pool_subscription", "tokens", "acme", 1, "2.5", "0.0375", "USD"),
+        ("no_purchase_invoice", "tokens", "acme", 1, "10", "2.5", "USD"),
+    ] == [tuple(item[name] for name in told) for item in items]

@@ -72,6 +72,16 @@ def test_one_request_and_a_pool_named_by_its_key_say_the_same(sold: Any) -> None
         assert [BOUGHT, PRO] == refused(sold, "/v1/authorize", body)
 
 
+def test_to_wait_is_named_only_where_what_comes_will_do(sold: Any) -> None:
+    renews = sold.ok("GET", "/v1/pools/calls:acme")["period"]["end"]
+    for amount, helps in ((1000, True), (1001, False)):
+        problem = sold("POST", "/v1/authorize", asking(amount)).json()
+        waits = [one["at"] for one in problem["help"] if one["kind"] == "wait"]
+        assert ([renews] if helps else []) == waits
+        assert renews == problem["refills_at"]  # some come by themselves in either case
+        assert ["top_up", "plan"] == [one[0] for one in names(problem)]
+
+
 def test_a_top_up_is_named_as_often_as_it_takes(sold: Any) -> None:
     (found, _) = sold("POST", "/v1/authorize", asking(701)).json()["help"][1:]
     assert ("10", "1000", "2 x 500 call") == (found["price"], found["units"], found["name"])

@@ -88,3 +88,29 @@ def test_what_was_used_or_given_back_resolves_no_refusal(sold: Any) -> None:
     sold.ok("POST", "/v1/authorize", asked)
     (refusal,) = sold.ok("GET", "/v1/refusals?pool=credits")
     assert refusal["resolved_at"] is not None
+
+
+def test_refusals_are_listed_of_one_customer_or_one_pool(sold: Any) -> None:
+    sold.ok("PUT", "/v1/customers/globex", {"name": "Globex"})
+    pools = {"credits": "acme", "extra": "acme", "theirs": "globex", "nobodys": None}
+    for pool, customer in pools.items():
+        if pool != "credits":
+            sold.ok("PUT", f"/v1/pools/{pool}", {"unit": "credit", "customer": customer})
+        asked = {"pool": pool, "amount": 11, "subject": "ann"}
+        assert (402, "insufficient_balance") == sold.code("POST", "/v1/authorize", asked)
+
+    def listed(query: str) -> list[str]:
+        return [one["pool"] for one in sold.ok("GET", f"/v1/refusals?{query}")]
+
+    assert sorted(pools) == sorted(listed(""))
+    assert ["credits", "extra"] == listed("customer=acme")
+    assert ["theirs"] == listed("customer=globex&subject=ann")
+    assert ["extra"] == listed("customer=acme&pool=extra")
+    assert [] == listed("customer=acme&pool=theirs")
+    assert [] == listed("customer=nobody")
+    assert (404, "pool_unknown") == sold.code("GET", "/v1/refusals?pool=nowhere")
+
+
+def test_refusals_of_no_time_are_refused(sold: Any) -> None:
+    span = "since=2026-10-02T00:00:00Z&until=2026-10-02T00:00:00Z"
+    assert (422, "range_empty") == sold.code("GET", f"/v1/refusals?{span}")

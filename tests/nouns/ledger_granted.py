@@ -84,12 +84,12 @@ class Granted(Told):
 
     def end_recurrence_at(self, number: int, ends: datetime) -> None:
         one = self.recurrences[number]
+        running, turn = self.grants.get(one["grant"]), one["next"]
         one["ends"] = ends
         if ends <= self.now:
             one["next"] = FAR
-        running = self.grants.get(one["grant"])
-        if running is not None and self.is_open(running) and ends < FAR:
-            running["expires"] = min(running["expires"], max(ends, self.now))
+        if running is not None and not running["over"] and turn < FAR:
+            running["expires"] = min(turn, max(ends, self.now))
         self.pass_until(self.now)
 
     def allow(self, policy: Policy) -> None:

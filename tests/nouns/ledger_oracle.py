@@ -25,8 +25,8 @@ ENDED = {
     "expired": RefusalCode.HOLD_EXPIRED,
 }
 
-BOUNDS = ("overdraft_exceeded", "overage_limit_exceeded", "spend_cap_exceeded")
-PAST = {"insufficient_balance", "guarantee_reserved", *BOUNDS}
+PAST = {"insufficient_balance", "guarantee_reserved", "overdraft_exceeded"}
+PAST |= {"overage_limit_exceeded", "spend_cap_exceeded"}
 """What stands against units beyond the grants, and would not if there were more of them."""
 
 FLAGGED = PAST | {"allotment_cap_exceeded"}
@@ -230,25 +230,22 @@ class Oracle(Granted):
     def at_once(self) -> int:
         policy = self.policy.top_up or NEVER
         left = policy.times - len([at for at in self.top_ups if at >= self.period_start])
-        return (
-            min(left, 1) if policy.cool_off_seconds or policy.payment.value == "prepaid" else left
-        )
+        one = policy.cool_off_seconds or policy.payment.value == "prepaid"
+        return min(left, 1) if one else left
 
     def would_do(
         self, amount: Decimal, subject: Any, allotment: Any, times: int | None = None
     ) -> bool:
         """Whether all that may be bought at once would let a refused request through."""
-        policy = self.policy.top_up
+        policy, trial = self.policy.top_up, deepcopy(self)
         if policy is None:
             return False
         times = self.at_once() if times is None else times
-        trial = deepcopy(self)
         trial.issue("topped_up", policy.amount * times, on_trial=True)
         try:
-            trial.decide(amount, subject, allotment)
+            return bool(trial.decide(amount, subject, allotment))
         except Refused:
             return False
-        return True
 
     def buy_if_low(self) -> None:
         if self.available() < (self.policy.top_up or NEVER).below:
@@ -305,9 +302,7 @@ class Oracle(Granted):
         against = [RefusalCode.HOLD_TOO_LONG]
         if self.owner is not None and subject not in (None, self.owner):
             against.append(RefusalCode.SUBJECT_NOT_SERVED)
-        if takes and self.closed:
-            against.append(RefusalCode.POOL_CLOSED)
-        raise Refused(*against)
+        raise Refused(*against, *([RefusalCode.POOL_CLOSED] if takes and self.closed else []))
 
     def open_hold(self, number: int, *, takes: bool = False) -> Row:
         hold = self.holds.get(number, {"status": "unknown"})

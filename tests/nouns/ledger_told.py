@@ -221,6 +221,9 @@ class Told:
 
     def renew(self, one: Row) -> None:
         running, end = self.grants.get(one["grant"]), one["next"]
+        if one["ends"] <= end:
+            one |= {"next": FAR, "grant": None}
+            return
         ends = bounds(one["renewal"], one["start"], one["zone"])
         until, whole = next(found for found in ends if found[0] > end)
         rollover = one["rollover"]
@@ -236,9 +239,6 @@ class Told:
                 expires = until if lasts is None else end + timedelta(seconds=lasts)
                 priority = running["priority"]
                 self.issue("rolled_over", kept, expires=expires, priority=priority, cost=cost)
-        if one["ends"] <= end:
-            one |= {"next": FAR, "grant": None}
-            return
         amount = one["amount"]
         if one["prorated"]:
             begun = max(one["start"], whole)

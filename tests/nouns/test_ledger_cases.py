@@ -16,7 +16,12 @@ from farebox_ledger_desk import START, Desk
 
 from farebox.catalog.price import Price
 from farebox.ledger.account import Account
-from farebox.ledger.administer import NewRecurrence, add_recurrence
+from farebox.ledger.administer import (
+    NewRecurrence,
+    add_recurrence,
+    end_recurrence,
+    void_grant,
+)
 from farebox.ledger.command import Answer, Draw
 from farebox.ledger.grant import Basis, Rollover
 from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal
@@ -70,8 +75,8 @@ def run_grants(case: Case) -> None:
 
     A grant that comes anew every so many hours is a recurring one of as many days, from its anchor
     on; what it is worth before is a grant of its own. One that is reset, once, and then keeps at
-    most so much is a recurring grant that ends there and rolls over; its day is that of the zone
-    in which the reset is at midnight.
+    most so much is a recurring grant that rolls over; its day is that of the zone in which the
+    reset is at midnight, and what comes anew then is taken back.
     """
     first = min(instant(one["starts"]) for one in case["grants"])
     desk = Desk(
@@ -80,6 +85,7 @@ def run_grants(case: Case) -> None:
     )
     now = desk.pool.opened_at
     numbers: dict[str, set[int | None]] = {one["key"]: set() for one in case["grants"]}
+    resets: list[tuple[datetime, int]] = []
     for one in case["grants"]:
         facts = {"priority": one["priority"]}
         starts, anchor = instant(one["starts"]), instant(one.get("anchor", one["starts"]))
@@ -90,16 +96,20 @@ def run_grants(case: Case) -> None:
             numbers[one["key"]].add(desk.recur(one["amount"], now, **recurring))
         if "keeps_most" in one:
             reset = instant(one["ends"])
-            recurring = {"renewal": Renewal(unit=Unit.DAY), "starts_at": starts, "ends_at": reset}
+            recurring = {"renewal": Renewal(unit=Unit.DAY), "starts_at": starts}
             recurring |= {"rollover": Rollover(units=D(one["keeps_most"]))} | facts
             zone = f"Etc/GMT+{reset.hour}"
-            numbers[one["key"]] |= {desk.recur(one["amount"], now, timezone=zone, **recurring)}
+            recurrence = desk.recur(one["amount"], now, timezone=zone, **recurring)
+            numbers[one["key"]].add(recurrence)
+            resets.append((reset, recurrence))
         elif "every_hours" not in one or starts < anchor:
             until = min(ends, anchor) if "every_hours" in one else ends
             number = desk.grant(one["amount"], now, effective_at=starts, expires_at=until, **facts)
             numbers[one["key"]].add(number)
     for used in case["usage"]:
+        reset_grants(desk, resets, instant(used["at"]))
         assert isinstance(desk.ask(Draw(amount=D(used["amount"])), instant(used["at"])), Answer)
+    reset_grants(desk, resets, instant(case["at"]))
     desk.look(instant(case["at"]))
     recurring_key = {n: key for key, known in numbers.items() for n in known if n and n < 0}
     left = dict.fromkeys(numbers, D(0))
@@ -112,6 +122,15 @@ def run_grants(case: Case) -> None:
             )
         left[key] += grant.available
     assert decimals(case["left"]) == left
+
+
+def reset_grants(desk: Desk, resets: list[tuple[datetime, int]], until: datetime) -> None:
+    """Let what is reset by then keep what rolls over, and nothing come anew."""
+    for reset, recurrence in [one for one in resets if one[0] <= until]:
+        desk.look(reset)
+        desk.do(void_grant, desk.book.recurrences[recurrence].grant, reset)
+        desk.do(end_recurrence, recurrence, reset)
+        resets.remove((reset, recurrence))
 
 
 def run_charge(case: Case) -> None:

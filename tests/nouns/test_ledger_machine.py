@@ -187,8 +187,7 @@ class Pools(RuleBasedStateMachine):
     def reverse(self, name: str, place: int, share: str | None) -> None:
         if not self.used[name]:
             return
-        operation = self.used[name][-1 - place % len(self.used[name])]
-        desk = self.desks[name]
+        desk, operation = self.desks[name], self.used[name][-1 - place % len(self.used[name])]
         taken = [t for t in desk.transfers if t.operation == operation and t.target is USED]
         if not taken:  # a hold that was settled for nothing
             return

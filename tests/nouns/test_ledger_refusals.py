@@ -190,7 +190,8 @@ OF_VERB: dict[str, list[Code]] = {
     "move": [
         Code.UNIT_MISMATCH,
         CLOCK,
-        *NOT_SERVED,
+        Code.POOL_CLOSED,
+        Code.SUBJECT_NOT_SERVED,
         *(code for code in SHARES if code is not Code.ALLOTMENT_UNKNOWN),
         *GRANTS_GIVE,
     ],

@@ -11,6 +11,7 @@ from farebox_ledger_desk import START, Desk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farebox.ledger.account import Account
 from farebox.ledger.allotment import Allotment, Shares
 from farebox.ledger.command import Answer, Command, Draw, Release, Reserve, Settle
 from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal
@@ -195,3 +196,20 @@ def test_what_a_share_that_is_gone_still_holds_goes_back_to_its_team() -> None:
     assert D(70) == left_for(desk, "team")
     granted(desk, Release(hold=held))
     assert D(100) == left_for(desk, "team")
+
+
+def test_what_a_share_borrowed_counts_in_its_period_though_a_grant_has_repaid_it() -> None:
+    """What is owed is the pool's, so nobody can say whose part of it was repaid."""
+    limit = Limit(mode=LimitMode.OVERDRAFT, units=D(10))
+    desk = Desk(Policy(limit=limit), shares=[Allotment(key="ann", overdraft=D(5))])
+    assert isinstance(desk.ask(Draw(amount=D(5), subject="ann"), START), Answer)
+    desk.grant("5")
+    assert D(0) == desk.balance == desk.book.pool.balances[Account.OVERDRAFT]
+    refusal = desk.ask(Draw(amount=D(1), subject="ann"), START)
+    assert isinstance(refusal, Refusal)
+    ends = desk.book.pool.counters.period_end
+    assert ends is not None
+    assert (RefusalCode.OVERDRAFT_EXCEEDED, ends) == (refusal.code, refusal.enough_at)
+    assert isinstance(desk.ask(Draw(amount=D(5), subject="bob"), START), Answer)
+    desk.grant("5")
+    assert isinstance(desk.ask(Draw(amount=D(5), subject="ann"), ends), Answer)

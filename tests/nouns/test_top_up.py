@@ -234,3 +234,18 @@ def test_a_refusal_says_when_the_pool_may_buy_again() -> None:
         refusal = prepaid.ask(Draw(amount=D(1)), START)
         assert isinstance(refusal, Refusal)
         assert refusal.refills_at is None
+
+
+@pytest.mark.parametrize("mode", [LimitMode.HARD, LimitMode.OVERAGE])
+def test_while_a_prepaid_one_waits_the_limit_answers_whoever_lacks_units(mode: LimitMode) -> None:
+    desk = desk_with("20", payment=Payment.PREPAID)
+    limit = Limit(mode=mode, price=None if mode is LimitMode.HARD else D(2))
+    desk.book.pool.policy = replace(desk.book.pool.policy, limit=limit)
+    outcome = desk.ask(Draw(amount=D(50)), START)
+    assert [GrantStatus.PENDING] == [one.status for one in bought(desk)]
+    if mode is LimitMode.HARD:
+        assert isinstance(outcome, Refusal)
+        assert LACKS is outcome.code
+    else:
+        assert isinstance(outcome, Answer)
+        assert {Account.OVERAGE: D(30)} == outcome.beyond

@@ -63,13 +63,16 @@ def plan_burns(
 ) -> FeatureBurns:
     """Return how the pools of a customer's features are to burn; before any pool is locked.
 
-    plans: those that run. standing: the pools that there are, by feature.
+    plans: those that run. standing: the pools that there are, by feature; closed ones stay as they
+    are.
     """
     cards = dict(cards_of_features(connection, organization_id, metered, plans))
     by_pool = burn.cards_of_pools(connection, organization_id, list(standing.values()))
     before = {key: by_pool[pool] for key, pool in standing.items() if pool in by_pool}
     given = {key for key, card in before.items() if not is_feature_card(card)}
     cards = {key: card for key, card in cards.items() if key not in given}
+    closed = burn.closed_pools(connection, organization_id, list(standing.values()))
+    given |= {key for key, pool in standing.items() if pool in closed}
     changing = frozenset(
         key for key in {*cards, *before} - given if cards.get(key) != before.get(key)
     )

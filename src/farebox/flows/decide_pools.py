@@ -1,7 +1,7 @@
 """Decide requests on pools: on books at hand, or on pools that are locked for it."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import assert_never
 from uuid import UUID
@@ -33,8 +33,20 @@ from farebox.postgres.session import Pool, transaction
 from farebox.postgres.transfer import Entry, operations_by_key
 
 Outcome = Answer | Refusal
-Known = Mapping[tuple[UUID, str], Sequence[Entry]]
-"""The entries of operations that are in the ledger already, by pool and key."""
+
+
+class Recorded(Struct, frozen=True):
+    """An operation that is in the ledger already; expires_at: of its hold, also of one that ended.
+
+    That is when it ends by now, or would have.
+    """
+
+    entries: Sequence[Entry]
+    expires_at: datetime | None
+
+
+Known = Mapping[tuple[UUID, str], Recorded]
+"""Operations that are in the ledger already, by pool and key."""
 
 _STORED = frozenset(RefusalCode) - {
     RefusalCode.POOL_UNKNOWN,
@@ -132,13 +144,13 @@ class Round:
                 return _reused(key)
             answer = fresh[1]
             return Answer(**{name: getattr(answer, name) for name in _FIELDS}, repeated=True)
-        entries = self._known.get((pool_id, key))
-        if entries is None:
+        recorded = self._known.get((pool_id, key))
+        if recorded is None:
             return None
-        stored = entries[0].digest
+        stored = recorded.entries[0].digest
         if (None if stored is None else stored.hex) != digest:
             return _reused(key)
-        return answer_of(entries, command, stated)
+        return answer_of(recorded, command, stated)
 
     def _resolve(self, pool_id: UUID, subject: str, time: datetime) -> None:
         """Note that what was refused before, in this round too, is settled by what was granted."""
@@ -189,11 +201,13 @@ def _reused(key: str) -> Refusal:
     return Refusal(RefusalCode.IDEMPOTENCY_KEY_REUSED, detail)
 
 
-def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Answer:
-    """Return what was answered when the command made these entries, of one operation.
+def answer_of(recorded: Recorded, command: Command, stated: Stated) -> Answer:
+    """Return what was answered when the command made this operation.
 
-    A hold that ended since has no end any more.
+    When a hold ends is not kept with the operation: where the command did not say it, an extension
+    since then shows.
     """
+    entries = recorded.entries
     covered, total, beyond = ZERO, ZERO, dict[Account, Decimal]()
     for entry in _moved(entries, command):
         total += entry.amount
@@ -204,9 +218,10 @@ def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Ans
             covered += entry.amount
         elif account in BEYOND:
             beyond[account] = beyond.get(account, ZERO) + entry.amount
-    hold = _hold_of(entries)
     first, last = entries[0], entries[-1]
-    open_hold = None if hold is None else stated.book.find_hold(hold)
+    expires_at = recorded.expires_at
+    if isinstance(command, Reserve) and command.seconds is not None:
+        expires_at = first.time + timedelta(seconds=command.seconds)
     mode = stated.book.pool.policy.limit.mode
     past = any(entry.reason == Reason.SETTLED_PAST_LIMIT for entry in entries)
     return Answer(
@@ -217,8 +232,8 @@ def answer_of(entries: Sequence[Entry], command: Command, stated: Stated) -> Ans
         beyond=beyond,
         available=last.available_after,
         over_limit=past or (Account.OVERAGE in beyond and mode is not LimitMode.OVERAGE),
-        hold=hold,
-        expires_at=None if open_hold is None else open_hold.expires_at,
+        hold=_hold_of(entries),
+        expires_at=expires_at,
         repeated=True,
     )
 
@@ -247,14 +262,22 @@ def _hold_of(entries: Sequence[Entry]) -> int | None:
 
 def known_operations(
     connection: Connection, organization_id: UUID, wanted: Sequence[tuple[UUID, str]]
-) -> dict[tuple[UUID, str], list[Entry]]:
+) -> dict[tuple[UUID, str], Recorded]:
     """Return the operations that were asked for under these keys before."""
     found: dict[tuple[UUID, int], list[Entry]] = {}
     once = list(dict.fromkeys(wanted))
     if once:
         for entry in operations_by_key(connection, organization_id, once):
             found.setdefault((entry.pool_id, entry.operation), []).append(entry)
-    return {(one[0].pool_id, one[0].key): one for one in found.values() if one[0].key is not None}
+    numbers = {place: _hold_of(entries) for place, entries in found.items()}
+    named = [(place[0], number) for place, number in numbers.items() if number is not None]
+    holds = find_holds(connection, organization_id, named) if named else {}
+    known = {}
+    for place, entries in found.items():
+        hold, key = holds.get((place[0], numbers[place] or 0)), entries[0].key
+        if key is not None:
+            known[place[0], key] = Recorded(entries, None if hold is None else hold.expires_at)
+    return known
 
 
 def missing_holds(books: Mapping[UUID, Stated], asked: Sequence[Asked]) -> list[tuple[UUID, int]]:

@@ -45,7 +45,7 @@ from farebox.ledger.decide import prepare
 from farebox.ledger.license import not_in_force
 from farebox.ledger.pool import Pool, PoolDefinition
 from farebox.money.rounding import exact
-from farebox.postgres import burn, catalog, customer
+from farebox.postgres import burn, catalog, customer, rollup
 from farebox.postgres import entitlement as store
 from farebox.postgres import pool as pools
 from farebox.postgres.book import read_books
@@ -138,6 +138,12 @@ def sync_entitlements(
     then = None if turns_at is None else _sold(connection, organization_id, customer_key, turns_at)
     owner = customer.find_customer(connection, organization_id, customer_key)
     assert owner is not None, "a subscription has its customer"
+    if any(
+        _changes_hands(connection, organization_id, feature, key, sold)
+        for feature, (_, key) in standing.items()
+    ):
+        # No invoice becomes final from here to the commit; before any pool is locked.
+        rollup.hold_watermark(connection, organization_id)
     burns = plan_burns(
         connection,
         organization_id,
@@ -165,6 +171,16 @@ def _sold(connection: Connection, organization_id: UUID, customer_key: str, at: 
         for row, plan in _running(connection, organization_id, customer_key, at)
     }
     return Sold(at, running, effective(connection, organization_id, customer_key, at))
+
+
+def _changes_hands(
+    connection: Connection, organization_id: UUID, feature: str, key: str, sold: Sold
+) -> bool:
+    """Return whether another subscription is to pay for a feature's pool, by the pool's key."""
+    found = pools.find_definition(connection, organization_id, key)
+    assert found is not None, "a pool stays"
+    wanted = definition_of(found[1], sold.metered(feature), sold.running)
+    return wanted.subscription != found[1].subscription
 
 
 def lock_entitlements(
@@ -238,8 +254,8 @@ def _fill(
 
     charged: a plan charges what is used, and no invoice states what the pool counts.
     """
-    now = sold.at
     stated = read_books(connection, organization_id, [pool_id], lock=True)[pool_id]
+    now = max(sold.at, stated.book.pool.as_of)  # whoever syncs may have waited for the lock
     with exact():
         prepare(stated.book, now)
     if stated.book.changed:  # what was used is read from what is written
@@ -253,7 +269,9 @@ def _fill(
     def used(numbers: Sequence[int], since: datetime) -> Decimal:
         return store.used_of(connection, organization_id, pool_id, numbers, since)
 
-    definition = definition_of(found[1], sold.metered(feature), sold.running)
+    # Where next terms have come the book has them, and what is stored does not.
+    standing = msgspec.structs.replace(found[1], policy=book.pool.policy)
+    definition = definition_of(standing, sold.metered(feature), sold.running)
     if charged:
         definition = msgspec.structs.replace(definition, subscription=None)
     terms = terms_of(definition, sold, then, feature)
@@ -265,13 +283,15 @@ def _fill(
             change_policy(book, definition.policy, now)
         upcoming = upcoming_of(sold, then, feature)
         renew_entitlement(book, recurrences_of(sold, feature), upcoming, mine, used, now)
-        if definition.policy.renewal.length != length:
+        if book.pool.policy.renewal.length != length:
             turn_period(book)
     if book.changed or definition != found[1]:
         # The version tells whoever keeps the books in memory that they are others.
         write_books(connection, organization_id, [stated])
-    if definition != found[1]:
-        pools.put_definition(connection, organization_id, pool_id, definition)
+    if definition != found[1] and pools.put_definition(
+        connection, organization_id, pool_id, definition
+    ):
+        rollup.note_rewritten(connection, organization_id)  # for a run that has read it
     if terms != before:
         pools.put_terms(connection, organization_id, pool_id, terms)
 

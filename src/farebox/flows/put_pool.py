@@ -85,7 +85,7 @@ def put_pool(
                 timezone=definition.timezone or timezone,
             )
             store.add_pool(connection, organization_id, pool_id, opened, definition)
-            if definition.rate_card is not None:
+            if definition.rate_card is not None and not definition.closed:
                 since = burn.boundary(connection, organization_id, _whose(definition), now)
                 _burn(connection, organization_id, pool_id, definition, since)
             return PutPool(pool_id, definition, changed=True, created=True)
@@ -144,7 +144,13 @@ def _change(
         # No invoice becomes final from here to the commit; before any pool is locked.
         rollup.hold_watermark(connection, organization_id)
     since = now
-    burns_anew = _burns(definition) != _burns(before)
+    burns_anew = _burns(definition) != _burns(before) or (
+        definition.closed != before.closed
+        and (
+            definition.rate_card is not None
+            or find_feature(connection, organization_id, pool_id) is not None
+        )
+    )
     if burns_anew:
         whose = _whose(before, definition)
         since = burn.boundary(connection, organization_id, whose, now)
@@ -185,9 +191,13 @@ def _burn(
 ) -> None:
     """Let usage burn the pool as its definition says from now on, or no more.
 
-    A feature's pool that names no rate card is used up by the feature's meter.
+    A feature's pool that names no rate card is used up by the feature's meter. A closed one pays
+    for nothing, so what is used from now on is for whoever pays next.
     """
     scope = connection, organization_id, pool_id
+    if definition.closed:
+        burn.end(*scope, now)
+        return
     card, children = definition.rate_card, definition.serves_children
     if card is None:
         children = False

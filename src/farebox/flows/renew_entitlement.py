@@ -17,9 +17,11 @@ from farebox.ledger.agenda import PERIOD_TURNS
 from farebox.ledger.book import Book
 from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Recurrence
+from farebox.ledger.policy import LimitMode
 from farebox.ledger.pool import cycle_of
 from farebox.period.calendar import day_at
 from farebox.period.cycle import Period, period_containing
+from farebox.period.instant import END
 
 # Recurring grants of entitlements are called `whose/when`. No key of anybody's has a slash, so
 # they are neither another's nor among those that people put into the pool by themselves.
@@ -150,15 +152,17 @@ def _running_period(book: Book, asked: NewRecurrence, now: datetime) -> Period:
 
 
 def resets_at(book: Book) -> datetime | None:
-    """Return when a limit comes anew; where there is none, when the pool counts anew."""
-    times = [
-        one.next_at
+    """Return when a limit comes anew, or goes; where there is none, when the pool counts anew."""
+    pool = book.pool
+    limits = [
+        (one.next_at, one.ends_at or END)
         for one in book.recurrences.values()
-        if "/" in one.key
-        and one.next_at is not None
-        and (one.ends_at is None or one.next_at < one.ends_at)
+        if "/" in one.key and one.next_at is not None and (one.ends_at or END) > pool.as_of
     ]
-    return min(times, default=book.pool.counters.period_end)
+    times = [next_at for next_at, ends_at in limits if next_at < ends_at]
+    if pool.terms is not None and pool.terms.at > pool.as_of:
+        times += [pool.terms.at] * (pool.terms.limit.mode is not LimitMode.HARD)
+    return min(times, default=None if limits else pool.counters.period_end)
 
 
 def turn_period(book: Book) -> None:

@@ -37,6 +37,7 @@ from farebox.metering.kind import Filed
 from farebox.metering.reading import ReadingRefusal, meter_dimensions
 from farebox.money.rounding import exact_sum
 from farebox.postgres import catalog, stream
+from farebox.postgres.burn import closed_pools
 from farebox.postgres.catalog import Kind
 from farebox.postgres.event_row import Prepared, prepare
 from farebox.postgres.explain import customer_at
@@ -254,6 +255,7 @@ def _not_served(
     assert pool is not None, "it has a rate card"
     if customer is not None and not is_served(connection, organization_id, pool, customer, now):
         return UseRefusal(RefusalCode.SUBJECT_NOT_SERVED, not_served(pool, customer).detail)
+    closed = closed_pools(connection, organization_id, [pool_id])
     for one in rated:
         series = one.series
         owner = series.customer or customer_at(connection, organization_id, series.subject, now)
@@ -262,6 +264,8 @@ def _not_served(
             return UseRefusal(RefusalCode.SUBJECT_NOT_SERVED, detail)
         if owner is None or owner == pool.customer:
             continue
+        if closed and is_served(connection, organization_id, pool, owner, now):
+            continue  # usage burns it no more; what is asked of it is for the pool to refuse
         serving = serving_pools(connection, organization_id, [owner])
         keys = {some.rate_card for some in serving.pools if some.pool_id == pool_id}
         cards = {key: card_histories(connection, organization_id, key)[key] for key in keys}

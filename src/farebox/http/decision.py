@@ -94,6 +94,8 @@ class Granted(Struct, frozen=True, kw_only=True):
     """A yes, durable: what moved, from where, and what the grants have left.
 
     covered: units that grants gave. beyond: the rest, by account (overdraft, overage, burst).
+    available: what all grants have left after it. expires_at: of the hold, also where the same
+    request is answered again and the hold has ended.
     """
 
     granted: bool = True
@@ -123,7 +125,10 @@ class Help(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DecisionProblem(ProblemDetails, frozen=True, kw_only=True):
-    """A no: nothing moved. `left` could be had now; more comes by itself at `refills_at`."""
+    """A no: nothing moved. `left` could be had now; more comes by itself at `refills_at`.
+
+    help: what would let the request through; to wait only where what is known to come will do.
+    """
 
     pool: str
     left: Decimal | None = None
@@ -366,10 +371,10 @@ def decision_problem(pool: str, refusal: Refusal, covers: Sequence[Cover] = ()) 
 
 
 def help_for(refusal: Refusal, covers: Sequence[Cover]) -> list[Help]:
-    """Return what would help, to wait first."""
+    """Return what would help; to wait, where that helps, first."""
     found = []
-    if refusal.refills_at is not None:
-        found.append(Help(kind="wait", at=refusal.refills_at))
+    if refusal.enough_at is not None:
+        found.append(Help(kind="wait", at=refusal.enough_at))
     found += [
         Help(
             kind=one.kind.value,

@@ -16,13 +16,14 @@ from farebox.catalog.price import Price
 from farebox.flows.explain_event import EventQuestion, explain_event, list_events
 from farebox.flows.place_burn import PoolPlace
 from farebox.flows.place_reading import Fate, LinePlace, ReadingPlace
+from farebox.flows.query_usage import UsageCode
 from farebox.http.authenticate import Principal, requires, visible_customer
 from farebox.http.code import HttpCode
 from farebox.http.invoices import cursor_at, place_after
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page
 from farebox.http.problem import refused
-from farebox.http.span import MaybeFrom, MaybeTo, instant, number
+from farebox.http.span import MaybeFrom, MaybeTo, in_order, maybe_instant, number
 from farebox.http.state import State
 from farebox.period.instant import BEGINNING
 from farebox.postgres.explain import EventRow
@@ -125,6 +126,7 @@ _Type = Annotated[str | None, QueryParameter(name="type", description="only of t
     opt=describe(
         "List events by time, newest first",
         answer=Page[EventView],
+        codes=[UsageCode.RANGE_EMPTY],
         examples=[
             Example(
                 path="/v1/events?customer=acme&from=2026-10-01T00:00:00Z",
@@ -151,9 +153,11 @@ def list_all(
 ) -> Page[EventView]:
     """List events."""
     # A day ahead: clocks of senders may be.
-    end = farebox.clock() + timedelta(days=1) if ends is None else instant(ends, "to")
+    begins, stops = maybe_instant(starts, "from"), maybe_instant(ends, "to")
+    in_order(begins, stops, "to")
+    end = stops or farebox.clock() + timedelta(days=1)
     question = EventQuestion(
-        start=max(end - _USUAL_SPAN, BEGINNING) if starts is None else instant(starts, "from"),
+        start=begins or max(end - _USUAL_SPAN, BEGINNING),
         end=end,
         customer=visible_customer(principal, customer),
         type=kind,

@@ -11,6 +11,7 @@ from litestar.params import QueryParameter
 from msgspec import Struct
 
 from farebox.access.key import Scope
+from farebox.flows.query_usage import UsageCode
 from farebox.flows.read_pool_usage import (
     WINDOWS_MAX,
     PoolUse,
@@ -26,7 +27,7 @@ from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, decode_cursor, encode_cursor
 from farebox.http.pools import visible_pool
 from farebox.http.problem import refused
-from farebox.http.span import instant, number
+from farebox.http.span import in_order, maybe_instant, number
 from farebox.http.state import State
 from farebox.ledger.refusal import RefusalCode
 from farebox.postgres.pool_balance import find_balance
@@ -92,7 +93,7 @@ _Until = Annotated[
     opt=describe(
         "Read who used what of a pool, and when",
         answer=PoolUsageAnswer,
-        codes=[RefusalCode.POOL_UNKNOWN],
+        codes=[RefusalCode.POOL_UNKNOWN, UsageCode.RANGE_EMPTY],
         examples=[
             Example(
                 path="/v1/pools/acme-tokens/usage?by=day"
@@ -134,22 +135,23 @@ def read_usage(
     """Read usage."""
     found, organization_id = visible_pool(farebox, principal, key), principal.organization_id
     after = _after(cursor)
+    begins, stops = maybe_instant(since, "since"), maybe_instant(until, "until")
+    in_order(begins, stops)
     now = farebox.clock()
     with transaction(farebox.pool, organization_id, snapshot=True) as connection:
         pool = find_balance(connection, organization_id, found.pool_id)
         assert pool is not None, "a pool is never removed"
         # A pool may have been decided on by a clock that goes before this one.
-        ends = max(now, pool.as_of) + _INSTANT if until is None else instant(until, "until")
-        begun = period_start(connection, organization_id, pool, now)
-        starts = begun if since is None else instant(since, "since")
+        ends = stops or max(now, pool.as_of) + _INSTANT
+        starts = begins or min(period_start(connection, organization_id, pool, now), ends)
         use = read_pool_usage(
             connection,
             organization_id,
             found.pool_id,
             pool.timezone,
             by,
-            min(starts, ends),
-            ends,
+            starts,
+            max(starts, ends),
             subject=subject,
             after=after,
             limit=limit,

@@ -49,7 +49,11 @@ class PoolAnswer(Struct, frozen=True):
 
 
 class CheckAnswer(Struct, frozen=True, kw_only=True):
-    """Whether it would be granted now: from grants, and from beyond them."""
+    """Whether it would be granted now: from grants, and from beyond them.
+
+    available: what all grants have left, before the draw that is asked about, which does not
+    happen; with what the pool would buy for it.
+    """
 
     granted: bool
     covered: Decimal = ZERO
@@ -212,8 +216,9 @@ def get_one(farebox: State, principal: Principal, key: str) -> PoolView:
             )
         ],
         description=(
-            "What `POST /v1/authorize` would answer now; nothing moves, nothing is stored. A key"
-            " that may draw or read may ask."
+            "What `POST /v1/authorize` would answer now; nothing moves, nothing is stored."
+            " `available` is what there is before the draw, where the answer to a draw has what is"
+            " left after it. A key that may draw or read may ask."
         ),
     ),
 )

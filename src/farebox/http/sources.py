@@ -27,7 +27,7 @@ from farebox.http.code import HttpCode
 from farebox.http.operation import Example, describe
 from farebox.http.page import PAGE_USUAL, Cursor, Limit, after_key, encode_cursor
 from farebox.http.problem import refused
-from farebox.http.span import MaybeFrom, MaybeTo, instant, number
+from farebox.http.span import MaybeFrom, MaybeTo, in_order, maybe_instant, number
 from farebox.http.state import State
 from farebox.period.instant import BEGINNING, END
 from farebox.postgres.session import transaction
@@ -265,6 +265,7 @@ def put_control(
     opt=describe(
         "Compare what sources say they sent with what was received",
         answer=ControlList,
+        codes=[ControlCode.RANGE_EMPTY],
         examples=[
             Example(path="/v1/sources/controls?source=gateway-1", answer={"items": [_CONTROL]})
         ],
@@ -278,11 +279,13 @@ def list_controls(
     ends: MaybeTo = None,
 ) -> ControlList:
     """List controls."""
+    begins, stops = maybe_instant(starts, "from"), maybe_instant(ends, "to")
+    in_order(begins, stops, "to")
     found = compare_controls(
         farebox.pool,
         principal.organization_id,
-        BEGINNING if starts is None else instant(starts, "from"),
-        END if ends is None else instant(ends, "to"),
+        begins or BEGINNING,
+        stops or END,
         source,
     )
     return ControlList([_control(one) for one in found])

@@ -8,6 +8,7 @@ from litestar.params import QueryParameter
 
 from farebox.catalog.number import plain_text
 from farebox.events.time import parse_time
+from farebox.flows.query_usage import UsageCode
 from farebox.http.code import HttpCode
 from farebox.http.problem import refused
 
@@ -36,6 +37,17 @@ def instant(text: str, name: str) -> datetime:
         # A plus sign in a query is a space: the usual reason.
         raise refused(HttpCode.PARAMETER_INVALID, detail, pointer=f"/{name}")
     return found
+
+
+def in_order(starts: datetime | None, ends: datetime | None, name: str = "until") -> None:
+    """Refuse a span that ends before it has begun, where both are said (`range_empty`).
+
+    name: of the parameter that says when it ends.
+    """
+    if starts is not None and ends is not None and ends <= starts:
+        since = "from" if name == "to" else "since"
+        detail = f"`{name}` must lie after `{since}`"
+        raise refused(UsageCode.RANGE_EMPTY, detail, pointer=f"/{name}")
 
 
 def number(value: Decimal | None) -> Decimal | None:

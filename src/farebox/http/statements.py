@@ -28,7 +28,7 @@ from farebox.http.page import PAGE_USUAL, Cursor, Limit, Page, before_number, pa
 from farebox.http.pool_view import EntryView, entry_view
 from farebox.http.pools import visible_pool
 from farebox.http.problem import Refused, refused
-from farebox.http.span import MaybeSince, MaybeUntil, maybe_instant
+from farebox.http.span import MaybeSince, MaybeUntil, in_order, maybe_instant
 from farebox.http.state import State
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.postgres.pool import PoolKey, find_pool
@@ -109,8 +109,7 @@ def read_statement(
     found = visible_pool(farebox, principal, key)
     before = before_number(cursor)
     starts, ends = maybe_instant(since, "since"), maybe_instant(until, "until")
-    if starts is not None and ends is not None and ends <= starts:
-        raise refused(UsageCode.RANGE_EMPTY, "`until` must lie after `since`", pointer="/until")
+    in_order(starts, ends)
     post_due(farebox.pool, principal.organization_id, [found.pool_id], farebox.clock())
     with transaction(farebox.pool, principal.organization_id) as connection:
         entries = statement(

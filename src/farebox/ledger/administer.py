@@ -22,13 +22,14 @@ from farebox.ledger.grant import (
     Rollover,
     cost_of_part,
 )
-from farebox.ledger.issue import activate, close_if_empty, issue
+from farebox.ledger.issue import activate, close_if_empty, is_over, issue
 from farebox.ledger.policy import Policy, Renewal
 from farebox.ledger.pool import PoolStatus, Terms, cycle_of
 from farebox.ledger.reason import Reason
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import decide
 from farebox.ledger.transfer import Cause
+from farebox.ledger.wait import say_when
 from farebox.period.cycle import index_at
 
 Priority = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
@@ -300,17 +301,25 @@ def end_recurrence(book: Book, number: int, now: datetime) -> Recurrence | Refus
 def end_recurrence_at(
     book: Book, number: int, ends_at: datetime | None, now: datetime
 ) -> Recurrence | Refusal:
-    """Let a recurring grant end at an instant, the running period's with it; none: never."""
+    """Let a recurring grant end at an instant, the running period's with it; none: never.
+
+    Where it was to end earlier, what has not expired lasts as long as it would have without that.
+    """
     one = _recurrence(book, number, now)
     if isinstance(one, Refusal):
         return one
-    time = book.pool.as_of
+    time, turn = book.pool.as_of, one.next_at
     one.ends_at = ends_at
     if ends_at is not None and ends_at <= time:
         one.next_at = None
     grant = None if one.grant is None else book.grants.get(one.grant)
-    if grant is not None and ends_at is not None:
-        grant.expires_at = min(grant.expires_at or ends_at, max(ends_at, time))
+    if (
+        grant is not None
+        and grant.status is not GrantStatus.VOIDED
+        and turn is not None
+        and not is_over(grant, time)
+    ):
+        grant.expires_at = turn if ends_at is None else min(turn, max(ends_at, time))
         book.touch(grant)
         book.sort()
         book.plan(grant.expires_at, GRANT_EXPIRES, grant.number)
@@ -324,7 +333,8 @@ def move_units(
 ) -> Refusal | None:
     """Move available units from one pool to another; both must be of the same unit.
 
-    What was paid for them and when they expire goes with them, grant by grant.
+    What was paid for them and when they expire goes with them, grant by grant. Nothing is bought
+    for it, nor is a license asked: units that it does not give any more are not lost.
     """
     if giving.pool.unit != taking.pool.unit:
         detail = f"pool {giving.pool.key!r} holds {giving.pool.unit}, not {taking.pool.unit}"
@@ -340,7 +350,7 @@ def move_units(
         return Refusal(RefusalCode.POOL_CLOSED, f"pool {taking.pool.key!r} is closed")
     slices = decide(giving, amount, cause, borrow=False)
     if isinstance(slices, Refusal):
-        return slices
+        return say_when(giving, slices, amount, cause, borrow=False)
     arrival = Cause(now, note=cause.note)
     for one in slices:
         old = giving.grants[one.grant or 0]

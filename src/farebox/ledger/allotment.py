@@ -17,7 +17,8 @@ class Allotment(Struct, kw_only=True):
     guarantee: so much is kept for it. cap: it gets no more. weight: its part of what nobody is
     guaranteed, kept for it likewise. subjects: who takes from it besides the one it is named for.
     lend_after_seconds: how long after its last use what is kept for it may be taken by others,
-    until the next period; none: never. overdraft: the most it may go beyond the pool's grants.
+    until the next period; none: never. overdraft: the most it may go beyond the pool's grants,
+    what was repaid since included: what is owed is the pool's.
     used: units taken or held in this period, those of the shares below included, also of those that
     were taken away since. lent: units that were kept for it and that others took in this period.
     removed: it was taken away; what it used counts for those that it was part of.

@@ -145,7 +145,14 @@ def count_anew(book: Book, time: datetime) -> None:
 
 
 def _renew(book: Book, one: Recurrence, time: datetime) -> None:
-    """End the running grant of a recurrence, keep what rolls over, issue the next one."""
+    """End the running grant of a recurrence, keep what rolls over, issue the next one.
+
+    Nothing rolls over into a period in which it does not recur any more.
+    """
+    if one.ends_at is not None and one.ends_at <= time:
+        one.next_at = one.grant = None
+        book.touch(one)
+        return
     running = None if one.grant is None else book.grants.get(one.grant)
     kept = ZERO
     if running is not None and running.available and one.rollover is not None:
@@ -156,10 +163,6 @@ def _renew(book: Book, one: Recurrence, time: datetime) -> None:
         lasts = one.rollover.seconds
         ends = period.end if lasts is None else time + timedelta(seconds=lasts)
         _roll_over(book, running, kept, time, ends)
-    if one.ends_at is not None and one.ends_at <= time:
-        one.next_at = one.grant = None
-        book.touch(one)
-        return
     amount = one.amount
     if one.prorated:
         share = Fraction(

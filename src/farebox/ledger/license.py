@@ -26,7 +26,8 @@ def not_in_force(term: LicenseTerm, time: datetime) -> Refusal | None:
         return Refusal(RefusalCode.LICENSE_REVOKED, detail)
     if time < term.starts_at:
         detail = f"license {term.key!r} begins at {term.starts_at.isoformat()}"
-        return Refusal(RefusalCode.LICENSE_NOT_BEGUN, detail, refills_at=term.starts_at)
+        begins = term.starts_at
+        return Refusal(RefusalCode.LICENSE_NOT_BEGUN, detail, refills_at=begins, enough_at=begins)
     if term.ends_at is not None and time >= term.ends_at:
         detail = f"license {term.key!r} ended at {term.ends_at.isoformat()}"
         return Refusal(RefusalCode.LICENSE_OVER, detail)

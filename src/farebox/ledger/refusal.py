@@ -59,10 +59,12 @@ class Refusal(Struct, frozen=True):
     """A no: nothing moved.
 
     left: the most that this subject could take now, none where that was not the question.
-    refills_at: when more comes by itself, none where nothing is planned.
+    refills_at: when more comes by itself, none where nothing is planned. enough_at: when what is
+    known to come would let the request through; none: never, so that waiting does not help.
     """
 
     code: RefusalCode
     detail: str
     left: Decimal | None = None
     refills_at: datetime | None = None
+    enough_at: datetime | None = None

@@ -34,9 +34,9 @@ def decide(
     What is due must have been settled. The share that the units count for is written to the cause.
     floor: whether to refuse at all. Without, for what was used already, the units beyond every
     bound come out of overage, so that no use is lost. borrow: whether units beyond the grants will
-    do as well.
+    do as well; without, they are moved and not used, and no license has to be in force.
     """
-    refusal = barred(book, cause, floor=floor)
+    refusal = barred(book, cause, floor=floor, term=borrow)
     if refusal is not None:
         return refusal
     path: Sequence[Allotment] = ()
@@ -93,12 +93,12 @@ def is_past_limit(book: Book, cause: Cause, taking: Taking) -> bool:
     return bool(beyond) and cap is not None and book.pool.counters.spend + cost > cap
 
 
-def barred(book: Book, cause: Cause, *, floor: bool = True) -> Refusal | None:
+def barred(book: Book, cause: Cause, *, floor: bool = True, term: bool = True) -> Refusal | None:
     """Return why nothing at all may be taken from the pool, or nothing by this subject."""
     pool = book.pool
     if pool.status is PoolStatus.CLOSED:
         return Refusal(RefusalCode.POOL_CLOSED, f"pool {pool.key!r} is closed")
-    if floor and pool.license is not None:
+    if floor and term and pool.license is not None:
         refusal = not_in_force(pool.license, cause.time)
         if refusal is not None:
             return refusal

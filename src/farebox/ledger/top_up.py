@@ -10,26 +10,26 @@ from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus
 from farebox.ledger.issue import issue
 from farebox.ledger.lack import WANTS_UNITS, would_do
-from farebox.ledger.license import not_in_force
-from farebox.ledger.policy import LimitMode, Payment, TopUp
-from farebox.ledger.pool import PoolStatus
+from farebox.ledger.policy import Payment, TopUp
 from farebox.ledger.reason import Reason
+from farebox.ledger.refills import may_buy, most_at_once
 from farebox.ledger.refusal import Refusal
 from farebox.ledger.take import Taking, decide
 from farebox.ledger.transfer import Cause
+from farebox.ledger.wait import say_when
 
 
 def top_up(book: Book, now: datetime) -> None:
     """Buy if fewer units are left than are to be, and no bound forbids it."""
     policy = book.pool.policy.top_up
-    if policy is not None and book.pool.available < policy.below and _may_buy(book, policy, now):
+    if policy is not None and book.pool.available < policy.below and may_buy(book, policy, now):
         _buy(book, policy, now)
 
 
 def buy_for_use(book: Book, amount: Decimal, now: datetime) -> None:
     """Buy what is missing of units that were used already, as far as no bound forbids it."""
     policy = book.pool.policy.top_up
-    while policy is not None and amount > book.pool.available and _may_buy(book, policy, now):
+    while policy is not None and amount > book.pool.available and may_buy(book, policy, now):
         _buy(book, policy, now)
 
 
@@ -38,13 +38,18 @@ def decide_buying(book: Book, amount: Decimal, cause: Cause) -> Taking | Refusal
 
     Something is missing where more is asked for than the pool has; what is only kept for other
     shares is there. As many are bought as let it through, or none. But where too little is left for
-    anybody, one is bought though it is not enough.
+    anybody, one is bought though it is not enough. A refusal says whether waiting helps.
     """
+    taking = _decide_buying(book, amount, cause)
+    return say_when(book, taking, amount, cause) if isinstance(taking, Refusal) else taking
+
+
+def _decide_buying(book: Book, amount: Decimal, cause: Cause) -> Taking | Refusal:
     taking = decide(book, amount, cause)
     if not isinstance(taking, Refusal) and amount <= book.pool.available:  # as nearly always
         return taking
     policy = book.pool.policy.top_up
-    if policy is None or not _may_buy(book, policy, cause.time):
+    if policy is None or not may_buy(book, policy, cause.time):
         return taking
     if isinstance(taking, Refusal):
         if taking.code not in WANTS_UNITS:
@@ -54,7 +59,7 @@ def decide_buying(book: Book, amount: Decimal, cause: Cause) -> Taking | Refusal
                 return taking
             _buy(book, policy, cause.time)
             return decide(book, amount, cause)
-        while isinstance(taking, Refusal) and _may_buy(book, policy, cause.time):
+        while isinstance(taking, Refusal) and may_buy(book, policy, cause.time):
             _buy(book, policy, cause.time)
             taking = decide(book, amount, cause)
     return _cover(book, policy, amount, cause, taking)
@@ -69,8 +74,8 @@ def _cover(
     """
     owed = -book.pool.balances[Account.OVERDRAFT] - book.held_from(Account.OVERDRAFT)
     missing = amount + owed - book.pool.available
-    times = min(_most_at_once(book, policy), ceil(Fraction(missing) / Fraction(policy.amount)))
-    if times <= 0 or not _may_buy(book, policy, cause.time):
+    times = min(most_at_once(book, policy), ceil(Fraction(missing) / Fraction(policy.amount)))
+    if times <= 0 or not may_buy(book, policy, cause.time):
         return taking
     who = cause.subject, cause.allotment
     if policy.payment is not Payment.PREPAID and not would_do(
@@ -85,28 +90,8 @@ def _cover(
 def _lets_through(book: Book, policy: TopUp, amount: Decimal, cause: Cause) -> bool:
     if amount <= book.pool.available:
         return False
-    come = policy.amount * _most_at_once(book, policy)
+    come = policy.amount * most_at_once(book, policy)
     return would_do(book, amount, cause.subject, cause.allotment, come)
-
-
-def _most_at_once(book: Book, policy: TopUp) -> int:
-    if policy.cool_off_seconds or policy.payment is Payment.PREPAID:
-        return 1
-    return policy.times - book.pool.counters.top_ups
-
-
-def _may_buy(book: Book, policy: TopUp, now: datetime) -> bool:
-    """Whether no bound forbids a purchase now, and somebody could take what it brings."""
-    pool, counters = book.pool, book.pool.counters
-    last = counters.topped_up_at
-    return (
-        counters.top_ups < policy.times
-        and pool.status is PoolStatus.OPEN
-        and pool.policy.limit.mode is not LimitMode.UNLIMITED
-        and (pool.license is None or not_in_force(pool.license, now) is None)
-        and (last is None or now >= last + timedelta(seconds=policy.cool_off_seconds))
-        and all(one.status is not GrantStatus.PENDING for one in book.grants.values())
-    )
 
 
 def _buy(book: Book, policy: TopUp, now: datetime) -> None:

@@ -191,6 +191,18 @@ def cards_of_pools(
     return dict(rows)
 
 
+def closed_pools(
+    connection: Connection, organization_id: UUID, pool_ids: Sequence[UUID]
+) -> set[UUID]:
+    """Return which of these pools are closed."""
+    rows = connection.execute(
+        "select pool_id from pool"
+        " where organization_id = %s and pool_id = any(%s) and status = 'closed'",
+        (organization_id, list(pool_ids)),
+    ).fetchall()
+    return {row[0] for row in rows}
+
+
 def burning_pools(
     connection: Connection, organization_id: UUID, customers: Sequence[str]
 ) -> list[BurningPool]:
