@@ -23,7 +23,15 @@ if "farebox_world" not in sys.modules:
 
 from farebox_world import World  # noqa: E402
 
-for _name in ("pools", "pool_lines", "alerts", "late_shop", "burned_shop", "entitled_shop"):
+for _name in (
+    "pools",
+    "pool_lines",
+    "alerts",
+    "late_shop",
+    "burned_shop",
+    "entitled_shop",
+    "plan_turns",
+):
     if f"farebox_{_name}" not in sys.modules:
         _spec = importlib.util.spec_from_file_location(
             f"farebox_{_name}", Path(__file__).with_name(f"{_name}.py")

@@ -119,6 +119,17 @@ def test_a_raised_limit_brings_the_difference_and_a_lowered_one_takes_it(sold: W
     assert Decimal(700) == left(sold)
 
 
+def test_what_an_override_used_up_of_a_plan_that_ends_does_not_come_with_a_later_sync(
+    sold: World,
+) -> None:
+    override(sold, 1500)
+    subscribe_until(sold, "free", sold.now, at("2026-09-25 00:00"))
+    use(sold, 1200)
+    for _ in range(2):
+        override(sold, None)
+        assert Decimal(0) == left(sold)
+
+
 @pytest.mark.parametrize("between", [Override(enabled=False), Override(unlimited=True)])
 def test_what_was_used_before_a_feature_was_taken_away_or_freed_stays_used(
     sold: World, between: Override
@@ -255,7 +266,7 @@ def test_who_goes_without_a_limit_and_back_has_the_limit_that_is_sold_anew(sold:
         use(sold, 10_000_000 if time == first else 100)
         watch_pools(sold.pool, sold.organization_id, [pool_id(sold)], sold.now)
     found = book(sold)
-    assert (Decimal(49_900), Decimal(10_030_100), Decimal(10_000_000), Decimal(0)) == (
+    assert (Decimal(49_900), Decimal(100), Decimal(0), Decimal(0)) == (
         left(sold),
         found.pool.counters.used,
         found.pool.counters.unlimited,

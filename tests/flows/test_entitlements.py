@@ -85,7 +85,7 @@ def resolved(
 ) -> Resolved | Refusal:
     return resolve_feature(
         world.pool, world.organization_id, feature, "acme", subject, world.now, new_id
-    )
+    ).outcome
 
 
 def book(world: World) -> Book:
@@ -210,7 +210,7 @@ def test_nothing_entitles_to_what_was_not_sold(sold: World) -> None:
     assert RefusalCode.FEATURE_NOT_ENTITLED is refused.code
     unknown = resolve_feature(
         sold.pool, sold.organization_id, "calls", "nobody", None, sold.now, new_id
-    )
+    ).outcome
     assert isinstance(unknown, Refusal)
     assert RefusalCode.CUSTOMER_UNKNOWN is unknown.code
 

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import psycopg
 import pytest
 from farebox_pool_lines import (
     NOVEMBER,
@@ -15,6 +16,7 @@ from farebox_pool_lines import (
     adds_up,
     draw,
     invoice_of,
+    name,
     opened,
     pool_lines,
     pool_of,
@@ -338,3 +340,40 @@ def test_a_stored_line_of_before_opens_to_its_entries_all_the_same(sold: World) 
     assert [(Decimal(10), None), (Decimal(20), None)] == [
         (one.entry.units, one.episode) for one in found.entries
     ]
+
+
+def test_a_line_of_the_last_release_opens_to_all_that_moved_in_its_period(
+    sold: World, owner_url: str
+) -> None:
+    """Also to what another subscription was charged and would be credited with by now."""
+    sold.subscribe("acme", "base", SEPTEMBER, key="other")
+    pool = name(sold, "acme-base")
+    sold.now = at("2026-09-15")
+    used = draw(sold, pool, 1000).operation
+    sold.now = at("2026-10-02")
+    sold.bill(sold.now)
+    name(sold, "other")
+    paid = "update pool_subscription set subscription_key = %s where pool_id = %s"
+    with transaction(sold.pool, sold.organization_id) as connection:
+        connection.execute(
+            "delete from pool_subscription where pool_id = %s and first_sequence > 1", (pool,)
+        )
+        connection.execute(paid, ("other", pool))  # as it was: whom the pool names pays for all
+    take_back(sold, pool, used, Decimal(400))
+    sold.now = at("2026-11-02")
+    sold.bill(sold.now)
+    (row,) = (
+        one
+        for one in sold.invoices()
+        if (one.subscription_key, one.period_start) == ("other", OCTOBER)
+    )
+    (line,) = pool_lines(sold, row)
+    assert Decimal(-400) == line.quantity
+    with transaction(sold.pool, sold.organization_id) as connection:
+        connection.execute(paid, ("acme-base", pool))
+    assert [] == whole(sold, row, line).entries
+    with psycopg.connect(owner_url) as owner:
+        owner.execute(
+            "insert into invoice_whole values (%s, %s)", (sold.organization_id, row.invoice_id)
+        )
+    adds_up(sold, row)

@@ -4,145 +4,40 @@ Nothing is synced between the change and the use: a pass may come as late as it 
 """
 
 from datetime import datetime, timedelta
-from decimal import Decimal
-from uuid import UUID
 
 import pytest
-from farebox_world import World, at, new_id
+from farebox_plan_turns import (
+    DAY,
+    MOMENT,
+    OVERAGE,
+    START,
+    TURN,
+    D,
+    book,
+    change,
+    overage,
+    override,
+    plan,
+    put,
+    sell,
+    sync,
+    sync_one,
+    told,
+    use,
+    waits,
+)
+from farebox_world import World, at
 
-from farebox.catalog.customer import Subscription
 from farebox.catalog.entitled import Override
-from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
-from farebox.flows.entitle import sync_entitlements
-from farebox.flows.follow_pools import settle_pool
-from farebox.flows.put_subscription import PutSubscription, put_subscription
-from farebox.flows.read_pool import books_now
 from farebox.flows.renew_entitlement import resets_at
-from farebox.flows.verify_ledger import verify_ledger
-from farebox.flows.watch_pools import watch_pools
 from farebox.ledger.account import Account
-from farebox.ledger.book import Book
 from farebox.ledger.command import Answer
 from farebox.ledger.refusal import Refusal, RefusalCode
-from farebox.period.cycle import Unit
-from farebox.postgres import entitlement
-from farebox.postgres.draft import lock_organization
-from farebox.postgres.notice import notices
-from farebox.postgres.session import transaction
-from farebox.worker.sync import sync_due
-
-D = Decimal
-START = at("2026-09-01 00:00")
-TURN = at("2026-09-20 12:00")
-DAY = timedelta(days=1)
-MOMENT = timedelta(milliseconds=1)
-OVERAGE = EntitlementLimit.OVERAGE
-
-
-def plan(key: str, interval: Unit = Unit.MONTH, *, currency: str = "USD", **said: object) -> Plan:
-    calls = Entitlement(feature="calls", **said)  # type: ignore[arg-type]
-    return Plan(key=key, currency=currency, interval=interval, entitlements=(calls,))
-
-
-PLANS = {
-    one.key: one
-    for one in (
-        plan("free", limit=D(100)),
-        plan("pro", limit=D(500)),
-        plan("cheap", limit=D(100), beyond=OVERAGE, price=D("0.01")),
-        plan("dear", limit=D(200), beyond=OVERAGE, price=D("0.05")),
-        plan("enterprise", unlimited=True),
-        plan("annual", Unit.YEAR, limit=D(1000)),
-    )
-}
 
 
 @pytest.fixture
 def sold(world: World) -> World:
-    world.now = START
-    world.publish(Feature(key="calls"), *PLANS.values())
-    world.customer("acme")
-    return world
-
-
-def put(
-    world: World, plan: str, start: datetime, end: datetime | None = None, who: str = "acme"
-) -> None:
-    one = Subscription(key=f"{who}-{plan}", customer=who, plan=plan, start=start, end=end)
-    done = put_subscription(world.pool, world.organization_id, one, world.now, new_id)
-    assert isinstance(done, PutSubscription), done
-
-
-def change(world: World, before: str, after: str | None) -> None:
-    """Put the customer on a plan until the turn, and from then on on another; use 60 calls."""
-    put(world, before, START, TURN)
-    if after is not None:
-        put(world, after, TURN)
-    assert isinstance(use(world, 60), Answer)
-
-
-def pool_id(world: World, who: str = "acme") -> UUID:
-    with transaction(world.pool, world.organization_id) as connection:
-        found = entitlement.pools_of_features(connection, world.organization_id, who)
-    return found["calls"][0]
-
-
-def use(world: World, amount: int, who: str = "acme") -> Answer | Refusal:
-    return world.draw(pool_id(world, who), amount)
-
-
-def book(world: World) -> Book:
-    one = pool_id(world)
-    with transaction(world.pool, world.organization_id, snapshot=True) as connection:
-        return books_now(connection, world.organization_id, [one], world.now)[one]
-
-
-def override(world: World, given: Override | None) -> None:
-    with transaction(world.pool, world.organization_id) as connection:
-        scope = connection, world.organization_id, "acme"
-        if given is None:
-            entitlement.drop_override(*scope, "calls")
-        else:
-            entitlement.put_override(*scope, "calls", given, world.now)
-    sync_one(world, "acme")
-
-
-def waits(outcome: Answer | Refusal) -> tuple[datetime | None, datetime | None]:
-    assert isinstance(outcome, Refusal)
-    return outcome.refills_at, outcome.enough_at
-
-
-def overage(world: World) -> set[tuple[str, Decimal | None, Decimal]]:
-    """Bill what ended by November; return what was beyond, by the subscription that pays for it."""
-    world.bill(at("2026-11-01 00:00"))
-    return {
-        (row.subscription_key, line.quantity, line.amount)
-        for row in world.invoices()
-        for line in world.lines(row)
-        if line.kind == "overage"
-    }
-
-
-def sync_one(world: World, who: str) -> None:
-    with transaction(world.pool, world.organization_id) as connection:
-        lock_organization(connection, world.organization_id)
-        sync_entitlements(connection, world.organization_id, who, world.now, new_id)
-
-
-def sync(world: World) -> None:
-    """Let a pass come; it finds nothing to do that has not happened by itself."""
-    before = book(world)
-    sync_due(world.pool, world.now, timedelta(hours=1), new_id)
-    after = book(world)
-    assert (before.pool.sequence, before.pool.balances) == (
-        after.pool.sequence,
-        after.pool.balances,
-    )
-    assert before.pool.policy == after.pool.policy
-    assert before.pool.counters == after.pool.counters
-    faults: list[object] = []
-    verify_ledger(world.pool, world.organization_id, faults.append)
-    assert [] == faults
+    return sell(world)
 
 
 def test_the_next_plan_brings_its_limit_at_the_turn(sold: World) -> None:
@@ -158,14 +53,35 @@ def test_the_next_plan_brings_its_limit_at_the_turn(sold: World) -> None:
     sync(sold)
 
 
-def test_nobody_is_told_that_a_pool_is_empty_which_another_plan_fills(sold: World) -> None:
-    change(sold, "free", "pro")
+@pytest.mark.parametrize("after", ["pro", None])
+def test_nobody_is_told_that_a_pool_is_empty_where_another_plan_fills_it_or_none_is_left(
+    sold: World, after: str | None
+) -> None:
+    change(sold, "free", after)
     sold.now = TURN + MOMENT
-    settle_pool(sold.pool, sold.organization_id, pool_id(sold), sold.now)
-    watch_pools(sold.pool, sold.organization_id, [pool_id(sold)], sold.now)
-    with transaction(sold.pool, sold.organization_id) as connection:
-        told = {one.type for one in notices(connection, sold.organization_id)}
-    assert {"grant.expired"} == told  # what was left of the plan before
+    assert ["grant.expired"] == told(sold)  # what was left of the plan before
+
+
+def test_who_takes_a_smaller_plan_is_not_near_its_limit(sold: World) -> None:
+    change(sold, "pro", "free")
+    sold.now = TURN + MOMENT
+    assert ["grant.expired"] == told(sold)
+    assert isinstance(use(sold, 79), Answer)
+    assert [] == told(sold)
+    assert isinstance(use(sold, 1), Answer)
+    assert ["entitlement.limit_near"] == told(sold)
+
+
+def test_who_nears_the_limit_of_the_next_plan_is_told_so_again(sold: World) -> None:
+    change(sold, "free", "pro")
+    assert isinstance(use(sold, 25), Answer)
+    assert ["entitlement.limit_near"] == told(sold)
+    sold.now = TURN + MOMENT
+    assert ["grant.expired"] == told(sold)
+    assert isinstance(use(sold, 400), Answer)
+    assert ["entitlement.limit_near"] == told(sold)
+    assert isinstance(use(sold, 10), Answer)
+    assert [] == told(sold)
 
 
 @pytest.mark.parametrize("before", ["free", "cheap"])
@@ -236,15 +152,30 @@ def test_a_plan_that_comes_beside_another_pays_from_the_turn_on_where_it_goes_be
     assert isinstance(use(sold, 330), Answer)
     sold.now += MOMENT
     sync(sold)
-    assert {("acme-cheap", D(30), D("1.50"))} == overage(sold)
+    assert {("acme-cheap", D(30), D("0.30"))} == overage(sold)
 
 
-def test_periods_of_another_length_begin_at_the_turn(sold: World) -> None:
-    change(sold, "free", "annual")
+def test_of_plans_beside_each_other_the_one_that_says_the_price_is_paid_in_its_currency(
+    sold: World,
+) -> None:
+    sold.publish(plan("yen", currency="JPY", limit=D(100), beyond=OVERAGE, price=D(3)))
+    put(sold, "free", START)
+    put(sold, "yen", START)
+    assert isinstance(use(sold, 210), Answer)
+    assert {("acme-yen", D(10), D(30))} == overage(sold)
+
+
+@pytest.mark.parametrize(
+    ("after", "end"), [("annual", at("2027-09-20 00:00")), ("pro", at("2026-10-20 00:00"))]
+)
+def test_what_is_used_of_the_next_plan_counts_from_the_turn_on(
+    sold: World, after: str, end: datetime
+) -> None:
+    change(sold, "free", after)
     sold.now = TURN
     assert isinstance(use(sold, 7), Answer)
     counters = book(sold).pool.counters
-    assert (TURN, at("2027-09-20 00:00"), D(7)) == (
+    assert (TURN, end, D(7)) == (
         counters.period_start,
         counters.period_end,
         counters.used,
@@ -370,4 +301,4 @@ def test_a_limit_resets_when_one_comes_or_goes_and_not_where_none_follows(sold: 
     put(sold, "enterprise", TURN)
     assert (TURN, TURN, TURN) == (resets_at(book(sold)), *waits(use(sold, 101)))
     sold.now = TURN
-    assert at("2026-10-01 00:00") == resets_at(book(sold))
+    assert at("2026-10-20 00:00") == resets_at(book(sold))

@@ -79,6 +79,7 @@ class Twins:
             world = self.world
             done = put_subscription(world.pool, world.organization_id, one, world.now, new_id)
             assert isinstance(done, PutSubscription), done
+            self.sync(who)  # also where that changed nothing
         self.behind = False
 
     def override(self, given: Override | None) -> None:

@@ -26,7 +26,7 @@ from farebox.catalog.plan import Interval, Plan
 from farebox.flows import list_unbilled as module
 from farebox.flows.list_unbilled import all_unbilled
 from farebox.flows.unbilled import Unbilled
-from farebox.ledger.command import Answer, Reserve, Settle
+from farebox.ledger.command import Answer, Extend, Reserve, Settle
 from farebox.ledger.policy import Limit, LimitMode, TopUp
 
 MIDDLE = at("2026-09-15")
@@ -60,6 +60,31 @@ def used_and_bought(world: World, pool: UUID) -> tuple[int, int]:
     covered = draw(world, pool, 100).operation
     void(world, pool, bought)  # 200 come back at once
     return beyond, covered
+
+
+def test_what_is_used_beyond_a_hold_of_another_currency_is_charged_as_it_is_used(
+    sold: World,
+) -> None:
+    """What was held is listed, also what it was extended by before; what is beyond goes back first.
+
+    A unit costs the same in both currencies, so it does not tell.
+    """
+    pool = name(sold, "acme-base")
+    (held,) = sold.ask(pool, Reserve(amount=D(10), seconds=86_400))
+    assert isinstance(held, Answer)
+    assert held.hold is not None
+    sold.ask(pool, Extend(hold=held.hold, amount=D(30)))
+    name(sold, "euro", "EUR")
+    sold.ask(pool, Extend(hold=held.hold, amount=D(200)))
+    (settled,) = sold.ask(pool, Settle(hold=held.hold, amount=D(1240)))
+    assert isinstance(settled, Answer)
+    assert [D(40)] == unpaid(sold)
+    expected = [("euro", "overage", D(1200), D("1.80"))]
+    assert expected == billed(sold, OCTOBER)
+    take_back(sold, pool, settled.operation, D(1210))
+    back = ("euro", "overage", D(-1200), D("-1.80"))
+    assert [*expected, back] == billed(sold, NOVEMBER)
+    assert [D(30)] == unpaid(sold)
 
 
 def test_nothing_is_credited_in_another_currency_than_it_was_charged_in(sold: World) -> None:

@@ -21,13 +21,16 @@ from farebox_pool_lines import (
     void,
 )
 from farebox_world import World, at, new_id
+from msgspec.structs import replace
 
 from farebox.catalog.customer import Subscription
 from farebox.catalog.plan import Entitlement, EntitlementLimit, Feature, Plan
 from farebox.flows import bill
+from farebox.flows.put_pool import put_pool
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.ledger.command import Answer, Reserve, Settle
 from farebox.postgres import entitlement, invoice
+from farebox.postgres.pool import find_definition
 from farebox.postgres.session import transaction
 from farebox.worker.sync import sync_due
 
@@ -279,19 +282,12 @@ def test_what_is_taken_over_while_a_run_rates_the_period_is_on_its_invoice(
 def change_plans(world: World, *plans: tuple[str, str, datetime, datetime | None]) -> UUID:
     """Sell plans (key, currency, start, end) with overage of a feature; return its pool."""
     world.now = SEPTEMBER
-    entitled = Entitlement(
-        feature="calls",
-        limit=Decimal(100),
-        beyond=EntitlementLimit.OVERAGE,
-        price=Decimal("0.02"),
-    )
-    world.publish(
-        Feature(key="calls"),
-        *(
-            Plan(key=key, currency=currency, entitlements=(entitled,))
-            for key, currency, *_ in plans
-        ),
-    )
+    entitled = Entitlement(feature="calls", limit=Decimal(100), beyond=EntitlementLimit.OVERAGE)
+    world.publish(Feature(key="calls"))
+    for key, currency, *_ in plans:
+        price = Decimal("0.01" if key == "cheap" else "0.02")
+        brings = replace(entitled, price=price)
+        world.publish(Plan(key=key, currency=currency, entitlements=(brings,)))
     world.customer("acme")
     for key, _, start, end in plans:
         one = Subscription(key=key, customer="acme", plan=key, start=start, end=end)
@@ -300,6 +296,27 @@ def change_plans(world: World, *plans: tuple[str, str, datetime, datetime | None
     with transaction(world.pool, world.organization_id) as connection:
         found = entitlement.pools_of_features(connection, world.organization_id, "acme")
     return found["calls"][0]
+
+
+def test_a_plan_that_runs_on_pays_until_somebody_puts_the_pool_with_another_one(
+    world: World,
+) -> None:
+    """Though terms have come meanwhile, for another plan that has begun, and nobody has synced."""
+    plans = ("small", "USD", SEPTEMBER, None), ("cheap", "USD", MIDDLE, None)
+    pool = change_plans(world, ("other", "USD", SEPTEMBER, None), *plans)
+    world.now = MIDDLE + timedelta(seconds=1)
+    draw(world, pool, 320)  # 20 beyond what all of them bring
+    with transaction(world.pool, world.organization_id) as connection:
+        found = find_definition(connection, world.organization_id, "calls:acme")
+    assert found is not None
+    definition = replace(found[1], subscription="small")
+    put_pool(world.pool, world.organization_id, definition, world.now, new_id())
+    draw(world, pool, 7)
+    assert [
+        ("other", "overage", Decimal(20), Decimal("0.20")),
+        ("small", "overage", Decimal(7), Decimal("0.07")),
+    ] == billed(world, at("2026-10-15"))
+    assert [] == unpaid(world)
 
 
 def test_what_a_sync_takes_over_while_a_run_rates_the_period_is_on_its_invoice(

@@ -21,7 +21,7 @@ from farebox.flows.replay_invoice import replay_invoice
 from farebox.flows.reverse_draw import left_of
 from farebox.flows.verify_ledger import verify_ledger
 from farebox.invoicing.assemble import LineDetail
-from farebox.ledger.command import Answer, Reserve, Settle
+from farebox.ledger.command import Answer, Extend, Reserve, Settle
 from farebox.ledger.grant import Basis
 from farebox.ledger.policy import Limit, LimitMode, TopUp
 from farebox.money.rounding import exact_sum
@@ -150,11 +150,14 @@ class Payers:
                 self.of[place] = subscription
                 self.currencies[place] = currency_of(subscription)
 
-    def charged(self, number: int, entries: list[Entry]) -> str | None:
-        """Return who is charged for the operation, or the purchase, with this number."""
+    def charged(self, number: int, entries: list[Entry], priced: int | None = None) -> str | None:
+        """Return who is charged for the operation, or the purchase, with this number.
+
+        priced: the number of the entry at which its units got their price, if it was earlier.
+        """
         place, whose = number - 1, self.of[number - 1]
-        held = (entries[place].undoes or number) - 1
-        known = {one for one in self.currencies[held:number] if one is not None}
+        since = (number if priced is None else min(priced, number)) - 1
+        known = {one for one in self.currencies[since:number] if one is not None}
         return whose if runs(whose, entries[place].time) and len(known) == 1 else None
 
     def credited(self, charged: str, number: int, back: Entry) -> str | None:
@@ -165,12 +168,41 @@ class Payers:
         return last if same and runs(last, back.time) else None
 
 
+def priced_at(entries: list[Entry]) -> dict[int, int]:
+    """Return at which entry the units got their price, of each that used some or took some back.
+
+    Those of a hold are settled in the order in which they were set aside; of what was used the last
+    is on top, and goes back first.
+    """
+    held: dict[int, list[int]] = defaultdict(list)
+    used: dict[int, list[tuple[int, Decimal]]] = defaultdict(list)
+    found: dict[int, int] = {}
+    for one in entries:
+        if one.target == "held":
+            held[one.undoes or one.operation].append(one.sequence)
+        elif one.target == "used":
+            priced = one.sequence
+            if one.source == "held":
+                assert one.undoes is not None
+                priced = held[one.undoes].pop(0)
+            found[one.sequence] = priced
+            used[one.operation].append((priced, one.amount))
+        elif one.source == "used":
+            assert one.undoes is not None
+            priced, amount = used[one.undoes].pop()
+            found[one.sequence] = priced
+            if amount > one.amount:
+                used[one.undoes].append((priced, amount - one.amount))
+    return found
+
+
 class Expected:
     """What stands on invoices, and what is unbilled."""
 
     def __init__(self, payers: Payers) -> None:
         self.payers = payers
         self.entries = payers.note()
+        self.priced = priced_at(self.entries)
         self.lines: dict[Place, Decimal] = defaultdict(Decimal)
         self.listed: dict[tuple[str, str | None], list[tuple[Decimal, Decimal]]] = defaultdict(list)
         for entry in self.entries:
@@ -184,12 +216,13 @@ class Expected:
         number = one.operation if used else one.undoes
         assert number is not None
         use = self.entries[number - 1]
-        charged, price = self.payers.charged(number, self.entries), one.price
+        priced = self.priced[one.sequence]
+        charged, price = self.payers.charged(number, self.entries, priced), one.price
         if price is None:
             self.listed["no_overage_price", None].append((units, Decimal(0)))
         elif charged is None:
-            held = self.payers.currencies[(use.undoes or number) - 1]
-            self.listed["no_pool_subscription", held].append((units, units * price))
+            currency = self.payers.currencies[priced - 1]
+            self.listed["no_pool_subscription", currency].append((units, units * price))
         if charged is None:
             return
         whose: str | None = charged
@@ -266,7 +299,13 @@ def step(payers: Payers, chance: random.Random, drawn: list[int], bought: list[i
             assert held.hold is not None
             for _ in range(chance.randint(1, 2)):
                 rename(payers, chance)
-            more = Decimal(chance.choice((-1, 0, 1))) / 4
+                if chance.random() < 0.4:
+                    part = Decimal(chance.randint(1, 8)) / 4
+                    assert isinstance(
+                        world.ask(pool, Extend(hold=held.hold, amount=part))[0], Answer
+                    )
+                    amount += part
+            more = Decimal(chance.choice((-1, 0, 1, 30))) / 4
             (settled,) = world.ask(pool, Settle(hold=held.hold, amount=amount + more))
             if isinstance(settled, Answer) and amount + more:
                 drawn.append(settled.operation)
@@ -305,8 +344,10 @@ def take_some_back(payers: Payers, chance: random.Random, number: int) -> None:
 
 @pytest.mark.parametrize("seed", range(10))
 def test_all_that_a_pool_costs_is_billed_once_or_unbilled_whoever_it_names(
-    sold: World, seed: int
+    sold: World, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    if seed % 2:  # nothing tells the currencies of two units apart but when they moved
+        monkeypatch.setitem(PRICE, "EUR", PRICE["USD"])
     chance = random.Random(seed)
     payers = Payers(sold)
     drawn: list[int] = []

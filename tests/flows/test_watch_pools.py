@@ -116,7 +116,7 @@ def test_a_share_counts_what_is_used_and_held_and_a_new_period_clears_it(
     pools.release("tokens", hold)
     assert [CLEARED] == watched.look()
     pools.draw("tokens", 50)
-    assert [FIRED, FIRED, "pool.exhausted"] == sorted(watched.look())
+    assert [FIRED, FIRED, "pool.exhausted", "pool.limit_near"] == sorted(watched.look())
     pools.later(days=31)
     assert [CLEARED, CLEARED] == watched.look_at_all()
     assert ["value", "period", "period"] == [one.cleared_by for one in watched.alerts()]

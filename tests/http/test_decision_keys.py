@@ -103,3 +103,18 @@ def test_a_repeated_answer_says_when_the_hold_ended_though_it_is_over(
         repeated = api.ok("POST", where, again or {**body_of[verb], "key": "V"})
         assert {**first, "repeated": True} == repeated
         assert repeated["expires_at"] is not None
+
+
+def test_when_a_hold_ends_is_as_it_stands_where_an_extension_held_more_units(
+    api: Any, hold: str
+) -> None:
+    """A shorter one leaves the end as it was, which is not kept: so nothing is made up."""
+    asked = {"alone": {"seconds": 1000}, "shorter": {"amount": 5, "seconds": 10}}
+    first = {key: api.ok("POST", hold, {**body, "key": key}) for key, body in asked.items()}
+    assert first["alone"]["expires_at"] == first["shorter"]["expires_at"]
+    again = {key: api.ok("POST", hold, {**body, "key": key}) for key, body in asked.items()}
+    assert first == {key: {**one, "repeated": False} for key, one in again.items()}
+    later = api.ok("POST", hold, {"seconds": 2000})["expires_at"]
+    again = {key: api.ok("POST", hold, {**body, "key": key}) for key, body in asked.items()}
+    ends = {key: one["expires_at"] for key, one in again.items()}
+    assert {"alone": first["alone"]["expires_at"], "shorter": later} == ends

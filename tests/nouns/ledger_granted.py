@@ -4,7 +4,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from farebox_ledger_told import FAR, Row, Told
+from farebox_ledger_told import FAR, TICK, Row, Told
 
 from farebox.ledger.policy import Policy
 from farebox.ledger.pool import Terms
@@ -84,17 +84,24 @@ class Granted(Told):
 
     def end_recurrence_at(self, number: int, ends: datetime) -> None:
         one = self.recurrences[number]
-        running, turn = self.grants.get(one["grant"]), one["next"]
+        lasting = [(one["grant"], one["next"]), *one.get("rolled", [])]
+        goes_on = one["next"] < FAR
         one["ends"] = ends
         if ends <= self.now:
             one["next"] = FAR
-        if running is not None and not running["over"] and turn < FAR:
-            running["expires"] = min(turn, max(ends, self.now))
+        for of_grant, until in lasting:
+            grant = self.grants.get(of_grant)
+            if goes_on and grant is not None and not grant["over"]:
+                grant["expires"] = min(until, max(ends, self.now))
         self.pass_until(self.now)
 
     def allow(self, policy: Policy) -> None:
         come = self.terms is not None and self.terms.at <= self.now
+        before, spent = self.policy, self.spend()
         self.policy = self.terms.over(policy) if come and self.terms else policy
+        if spent and self.policy.currency != before.currency:
+            self.now += TICK
+            self.begin_period(self.now)
 
     def set_terms(self, terms: Terms | None) -> None:
         self.terms = terms

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.grant import Rollover
 from farebox.ledger.policy import BurnBy, Burst, Limit, LimitMode, Payment, Policy, Renewal, TopUp
+from farebox.ledger.pool import Terms
 from farebox.period.cycle import Unit
 
 D = Decimal
@@ -76,6 +77,16 @@ policies = st.builds(
     burn_order=orders,
     unallotted=st.booleans(),
     undo_seconds=st.just(86_400 * 2),
+)
+
+
+terms = st.builds(
+    Terms,
+    at=st.sampled_from([1, 3, 30]).map(lambda days: START + timedelta(days=days)),
+    limit=limits,
+    currency=st.sampled_from(["USD", "EUR"]),
+    renewal=renewals,
+    anew=st.booleans(),
 )
 
 

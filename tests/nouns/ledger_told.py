@@ -185,9 +185,11 @@ class Told:
                 break
             self.now = moment
             if kind == TERMS and self.terms is not None:
-                before, after = self.policy.renewal, self.terms.renewal
-                self.policy = self.terms.over(self.policy)
-                if (before.unit, before.count) != (after.unit, after.count):
+                before, after = self.policy, self.terms
+                spent, self.policy = self.spend(), after.over(before)
+                lengths = [(one.renewal.unit, one.renewal.count) for one in (before, after)]
+                converted = spent and before.currency != after.currency
+                if after.anew or converted or lengths[0] != lengths[1]:
                     self.begin_period(moment)
             elif kind == HOLD:
                 self.give_back(self.held_by(number), self.holds[number]["amount"], "hold_expired")
@@ -225,7 +227,7 @@ class Told:
             one |= {"next": FAR, "grant": None}
             return
         ends = bounds(one["renewal"], one["start"], one["zone"])
-        until, whole = next(found for found in ends if found[0] > end)
+        until, begins = next(found for found in ends if found[0] > end)
         rollover = one["rollover"]
         if running is not None and running["left"] and rollover is not None:
             kept = floor18(Fraction(running["left"]) * Fraction(rollover.percent) / 100)
@@ -236,13 +238,14 @@ class Told:
                 if cost is not None:
                     cost = half_up18(Fraction(cost) * Fraction(kept) / Fraction(running["amount"]))
                 self.move("rolled_over", "grant", "source", kept, running)
-                expires = until if lasts is None else end + timedelta(seconds=lasts)
-                priority = running["priority"]
-                self.issue("rolled_over", kept, expires=expires, priority=priority, cost=cost)
+                whole = until if lasts is None else end + timedelta(seconds=lasts)
+                facts = {"priority": running["priority"], "cost": cost}
+                rolled = self.issue("rolled_over", kept, expires=min(whole, one["ends"]), **facts)
+                one.setdefault("rolled", []).append((rolled["number"], whole))
         amount = one["amount"]
         if one["prorated"]:
-            begun = max(one["start"], whole)
-            share = Fraction((until - begun) // TICK, (until - whole) // TICK)
+            begun = max(one["start"], begins)
+            share = Fraction((until - begun) // TICK, (until - begins) // TICK)
             amount = half_up18(Fraction(amount) * share)
         facts = {"priority": one["priority"], "cost": one["cost"]}
         facts |= {"expires": min(until, one["ends"])}

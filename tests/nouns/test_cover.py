@@ -5,7 +5,7 @@ from decimal import Decimal
 import pytest
 
 from farebox.catalog.cover import CoverKind, cheapest
-from farebox.catalog.plan import Entitlement, Feature, Fee, Plan, TopUpOffer
+from farebox.catalog.plan import Entitlement, Feature, Fee, Interval, Plan, TopUpOffer
 
 D = Decimal
 CALLS = Feature(key="calls", top_ups=(TopUpOffer(units=D(500), price=D(5), currency="USD"),))
@@ -39,6 +39,18 @@ def test_a_top_up_is_bought_as_often_as_it_takes(missing: str, count: int) -> No
 def test_what_is_counted_needs_a_plan_that_counts_enough() -> None:
     (found,) = cheapest(CALLS, PLANS, missing=None, needed=D(11), currency="USD")
     assert "large" == found.key
+
+
+def test_of_plans_by_the_day_and_by_the_month_the_cheaper_by_the_year_is_named() -> None:
+    enough = (Entitlement(feature="calls", limit=D(100)),)
+    daily = plan("daily", 1, interval=Interval.DAY, entitlements=enough)
+    (found,) = cheapest(CALLS, (daily, *PLANS), missing=None, needed=D(11), currency="USD")
+    assert ("large", D(9), Interval.MONTH, 1) == (
+        found.key,
+        found.price,
+        found.interval,
+        found.interval_count,
+    )
 
 
 def test_where_nothing_entitles_a_plan_will_do_that_has_it_simply_on() -> None:

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 from farebox_ledger_desk import START, Desk
+from msgspec.structs import replace as but
 
 from farebox.ledger.account import Account
 from farebox.ledger.administer import (
@@ -209,6 +210,18 @@ def test_a_cap_on_what_may_be_spent_counts_what_was_spent_and_what_is_held() -> 
     assert (RefusalCode.SPEND_CAP_EXCEEDED, D(1)) == (refusal.code, refusal.left)
     granted(desk.reverse(drawn.operation, START, D(1)))
     granted(desk.ask(Draw(amount=D(2)), START))
+
+
+def test_what_was_spent_in_another_currency_is_not_counted() -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, price=D(300), spend_cap=D(1000))
+    desk = Desk(Policy(limit=limit, currency="JPY"))
+    drawn = granted(desk.ask(Draw(amount=D(3)), START))
+    dollars = Policy(limit=Limit(mode=LimitMode.OVERAGE, price=D(2), spend_cap=D(20)))
+    desk.do(change_policy, but(dollars, currency="USD"), START)
+    granted(desk.ask(Draw(amount=D(10)), START))
+    granted(desk.reverse(drawn.operation, START))
+    assert D(20) == desk.book.pool.counters.spend
+    assert RefusalCode.SPEND_CAP_EXCEEDED == refused(desk.ask(Draw(amount=D(1)), START)).code
 
 
 def test_beyond_a_cap_that_usage_went_past_even_what_costs_nothing_is_refused() -> None:

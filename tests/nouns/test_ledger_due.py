@@ -14,7 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farebox.ledger.account import Account
-from farebox.ledger.administer import end_recurrence, expire_grant, pay_grant, void_grant
+from farebox.ledger.administer import (
+    end_recurrence,
+    end_recurrence_at,
+    expire_grant,
+    pay_grant,
+    void_grant,
+)
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.decide import apply
@@ -370,3 +376,19 @@ def test_a_recurring_grant_that_ended_is_not_what_is_next() -> None:
     assert START + timedelta(minutes=5) == desk.book.next_due
     desk.do(end_recurrence, number, START)
     assert turn == desk.book.next_due
+
+
+@pytest.mark.parametrize("shortened", [False, True])
+def test_what_rolled_over_ends_with_what_recurs(shortened: bool) -> None:
+    desk, ends = Desk(), START + timedelta(days=3, hours=12)
+    facts = {"renewal": Renewal(unit=Unit.DAY), "rollover": Rollover(seconds=86_400 * 30)}
+    if not shortened:
+        facts["ends_at"] = ends
+    number = desk.recur("10", **facts)
+    desk.look(START + 2 * DAY)
+    if shortened:
+        desk.do(end_recurrence_at, number, ends, START + 2 * DAY)
+    desk.look(ends - TICK)
+    assert D(50) == desk.balance
+    desk.look(ends)
+    assert D(0) == desk.balance

@@ -1,6 +1,7 @@
 """What a pool is said to lack is what lets a refused request through, once it has come."""
 
 from copy import deepcopy
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -12,6 +13,7 @@ from farebox.ledger.administer import move_units
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Answer, Draw
 from farebox.ledger.lack import WANTS_UNITS, Lack, lack_of
+from farebox.ledger.license import LicenseTerm
 from farebox.ledger.policy import Burst, Limit, LimitMode, Policy, Refill
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.transfer import Cause
@@ -51,6 +53,15 @@ def test_units_help_where_a_spend_cap_bounds_what_is_beyond_them() -> None:
     limit = Limit(mode=LimitMode.OVERAGE, price=D(2), spend_cap=D(10))
     desk = Desk(Policy(limit=limit, currency="EUR"))
     assert (RefusalCode.SPEND_CAP_EXCEEDED, Lack(D(2), D(7))) == lack(desk, 7)
+
+
+def test_a_move_out_of_a_license_that_is_over_lacks_only_what_is_not_there() -> None:
+    desk, other = Desk(), Desk(key="other")
+    desk.grant("10")
+    desk.book.pool.license = LicenseTerm("L-1", START - timedelta(days=2), START)
+    refusal = move_units(desk.book, other.book, D(12), START, Cause(START))
+    assert isinstance(refusal, Refusal)
+    assert Lack(D(2), D(12)) == lack_of(desk.book, refusal, D(12), borrow=False)
 
 
 def test_what_is_kept_for_others_has_to_come_besides() -> None:

@@ -10,7 +10,6 @@ from farebox_ledger_oracle import Asked, Oracle
 from farebox_ledger_strategies import (
     DUST,
     lengths,
-    limits,
     names,
     orders,
     places,
@@ -18,6 +17,7 @@ from farebox_ledger_strategies import (
     renewals,
     rollovers,
     steps,
+    terms,
     trees,
     units,
     zones,
@@ -55,7 +55,7 @@ from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Answer, Draw, Extend, Release, Reserve, Settle
 from farebox.ledger.decide import SKEW
 from farebox.ledger.grant import Grant, GrantStatus, Recurrence
-from farebox.ledger.policy import Limit, LimitMode, Policy, Renewal
+from farebox.ledger.policy import LimitMode, Policy
 from farebox.ledger.pool import Terms
 from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.take import left
@@ -297,19 +297,17 @@ class Pools(RuleBasedStateMachine):
     # Rules: the pool, the clock, the database ----------------------------------------------------
 
     @precondition(seldom)
-    @rule(name=pools, limit=limits, order=orders, renewal=renewals, place=places)
-    def allow(self, name: str, limit: Limit, order: Any, renewal: Renewal, place: int) -> None:
+    @rule(name=pools, terms=terms, order=orders, place=places)
+    def allow(self, name: str, terms: Terms, order: Any, place: int) -> None:
         if place < 150:
             return
-        pool = self.desks[name].book.pool
-        policy = but(pool.policy, limit=limit, burn_order=order, renewal=renewal)
+        policy = but(terms.over(self.desks[name].book.pool.policy), burn_order=order)
         self.do(name, "allow", change_policy, policy, policy=policy)
 
     @precondition(seldom)
-    @rule(name=pools, limit=limits, renewal=renewals, days=st.sampled_from([None, 1, 3, 30]))
-    def come_next(self, name: str, limit: Limit, renewal: Renewal, days: int | None) -> None:
-        at = self.now + timedelta(days=days or 0)
-        terms = Terms(at=at, limit=limit, currency="USD", renewal=renewal) if days else None
+    @rule(name=pools, terms=st.none() | terms)
+    def come_next(self, name: str, terms: Terms | None) -> None:
+        terms = but(terms, at=self.now + (terms.at - START)) if terms else None
         self.desks[name].look(self.now)
         self.desks[name].do(set_terms, terms)
         self.tell(name, self.now, "set_terms", terms=terms)

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from datetime import datetime, timedelta
-from decimal import Decimal
+from decimal import Decimal, Inexact, localcontext
 from typing import Any
 
 import pytest
@@ -11,15 +11,23 @@ from farebox_ledger_strategies import few, policies, rollovers, steps, trees, zo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farebox.ledger.administer import NewRecurrence, add_recurrence, move_units
+from farebox.ledger.administer import (
+    NewRecurrence,
+    add_recurrence,
+    move_units,
+    set_terms,
+    void_grant,
+)
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.command import Draw, Extend, Reserve
 from farebox.ledger.decide import check
 from farebox.ledger.grant import GrantStatus, Rollover
 from farebox.ledger.license import LicenseTerm
 from farebox.ledger.policy import Burst, Limit, LimitMode, Payment, Policy, Refill, Renewal, TopUp
-from farebox.ledger.refusal import Refusal
+from farebox.ledger.pool import Terms
+from farebox.ledger.refusal import Refusal, RefusalCode
 from farebox.ledger.transfer import Cause
+from farebox.ledger.wait import say_when
 from farebox.money.rounding import exact
 from farebox.period.cycle import Unit
 
@@ -157,6 +165,104 @@ def test_more_in_a_hold_and_a_move_say_it_as_well() -> None:
         moved = move_units(desk.book, other.book, D(amount), START, Cause(START))
         expected = renews(desk) if helps else None
         assert [expected] * 2 == [refused(one).enough_at for one in (extended, moved)]
+
+
+def test_a_move_out_of_a_license_that_is_over_waits_for_what_comes() -> None:
+    desk, other = renewed(), Desk(key="other")
+    desk.book.pool.license = LicenseTerm("L-1", START - DAY, START - HOUR)
+    found = [
+        refused(move_units(desk.book, other.book, D(amount), START, Cause(START))).enough_at
+        for amount in (10, 11)
+    ]
+    assert [renews(desk), None] == found
+
+
+def test_a_move_does_not_wait_for_a_purchase_since_nothing_is_bought_for_it() -> None:
+    policy = TopUp(below=D(1), amount=D(10), cost=D(1), cool_off_seconds=3600, times=3)
+    desk, other = Desk(Policy(top_up=policy)), Desk(key="other")
+    desk.ask(Draw(amount=D(10)), START)
+    assert START + HOUR == waits(desk, 10)
+    moved = move_units(desk.book, other.book, D(10), START, Cause(START))
+    assert refused(moved).enough_at is None
+    assert refused(move_units(desk.book, other.book, D(10), START + HOUR, Cause(START)))
+
+
+def test_a_scheduled_grant_that_was_taken_back_does_not_come() -> None:
+    desk = Desk()
+    first, second, _ = [desk.grant("1", effective_at=START + days * DAY) for days in (1, 2, 3)]
+    desk.do(void_grant, second, START)
+    assert [START + DAY, START + 3 * DAY, None] == [waits(desk, amount) for amount in (1, 2, 3)]
+    desk.do(void_grant, first, START)
+    assert START + 3 * DAY == waits(desk, 1)
+
+
+def test_an_idle_share_keeps_its_part_anew_from_each_period_on() -> None:
+    idle = Allotment(key="ann", guarantee=D(10), lend_after_seconds=36 * HOUR.seconds)
+    desk = Desk(Policy(renewal=Renewal(unit=Unit.DAY)), shares=[idle])
+    desk.grant("10")
+    desk.grant("1", effective_at=START + 2 * DAY + 13 * HOUR)
+    # Idle for a day and a half it never is, for every day it begins anew; so one unit is free.
+    assert [START + 2 * DAY + 13 * HOUR, None] == [waits(desk, amount) for amount in (1, 2)]
+
+
+def test_terms_in_another_currency_count_what_is_spent_anew() -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, price=D(1), spend_cap=D(5))
+    desk = Desk(Policy(limit=limit, currency="USD"))
+    terms = {"at": START + DAY, "limit": limit, "renewal": Renewal()}
+    desk.do(set_terms, Terms(currency="EUR", **terms))
+    desk.ask(Draw(amount=D(5)), START)
+    assert [START + DAY, None] == [waits(desk, amount) for amount in (5, 6)]
+
+
+def test_terms_with_other_periods_begin_one_at_once() -> None:
+    limit = Limit(mode=LimitMode.OVERAGE, units=D(5))
+    desk = Desk(Policy(limit=limit))
+    terms = {"limit": limit, "currency": None}
+    desk.do(set_terms, Terms(at=START + DAY, renewal=Renewal(unit=Unit.WEEK), **terms))
+    desk.ask(Draw(amount=D(5)), START)
+    assert [START + DAY, None] == [waits(desk, amount) for amount in (5, 6)]
+
+
+def test_of_a_first_period_that_is_short_nothing_is_told_but_of_the_next() -> None:
+    desk = Desk()
+    short = Renewal(unit=Unit.MONTH, anchor_day=15)
+    desk.recur("10", renewal=short, prorated=True, starts_at=START + DAY)
+    desk.grant("1", effective_at=START + 30 * DAY)
+    ends = desk.book.pool.counters.period_end  # by then the next one has begun
+    found = [waits(desk, amount) for amount in (1, 10, 11, 12)]
+    assert [ends, ends, START + 30 * DAY, None] == found
+
+
+def test_of_what_comes_the_rest_rolls_over_as_well() -> None:
+    desk = Desk(Policy(renewal=Renewal(unit=Unit.QUARTER)))
+    desk.recur("10", renewal=MONTH, rollover=Rollover(percent=D(50)))
+    desk.ask(Draw(amount=D(4)), START)
+    # Of the six that are left three are kept, of ten that nobody takes five.
+    ends = desk.book.pool.counters.period_end
+    assert [renews(desk), ends, None] == [waits(desk, amount) for amount in (13, 15, 16)]
+
+
+def test_what_rolls_over_ends_with_what_recurs() -> None:
+    desk = Desk()
+    ends = START + 40 * DAY
+    rollover = Rollover(percent=D(100), seconds=60 * DAY // timedelta(seconds=1))
+    desk.recur("10", renewal=MONTH, rollover=rollover, ends_at=ends)
+    desk.grant("15", effective_at=ends)
+    assert [renews(desk), None] == [waits(desk, 20), waits(desk, 21)]
+
+
+def test_nothing_has_changed_where_to_look_ahead_fails() -> None:
+    price, shares = D("0.12345"), [Allotment(key="ann", guarantee=D(1))]
+    limit = Limit(mode=LimitMode.HARD, spend_cap=D(1))
+    desk = Desk(Policy(limit=limit, burst=Burst(units=D(1), price=D(1))), shares=shares)
+    desk.recur("10", renewal=MONTH)
+    assert not isinstance(desk.ask(Draw(amount=D(11), subject="ann"), START), Refusal)
+    desk.book.pool.policy = Policy(limit=limit, burst=Burst(units=D(12345), price=price))
+    before = deepcopy((desk.book.pool, desk.book.shares.by_key))
+    refusal = Refusal(RefusalCode.INSUFFICIENT_BALANCE, "", refills_at=renews(desk))
+    with localcontext(prec=6), pytest.raises(Inexact):
+        say_when(desk.book, refusal, D(12345), Cause(START))
+    assert before == (desk.book.pool, desk.book.shares.by_key)
 
 
 @settings(max_examples=150, deadline=None)

@@ -80,7 +80,7 @@ BOUGHT = used(kind=PoolUseKind.PURCHASE, grant="g10")
 
 
 def period(pool_id: UUID) -> LinePeriod:
-    return LinePeriod(str(pool_id), START, END)
+    return LinePeriod(UUID(int=0), str(pool_id), START, END)
 
 
 def hours(*subscriptions: str) -> list[PoolTarget]:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from farebox.catalog.plan import Entitlement, Feature, Plan
+from farebox.catalog.plan import Entitlement, Feature, Interval, Plan
 
 
 class CoverKind(StrEnum):
@@ -21,7 +21,8 @@ class CoverKind(StrEnum):
 class Cover(Struct, frozen=True, kw_only=True):
     """Something to buy that covers a need; `price` is each period's for a plan, once for a top-up.
 
-    units: what it brings each period, or once; none: without bound.
+    units: what it brings each period, or once; none: without bound. interval: how long the period
+    of a plan is, times `interval_count`.
     """
 
     kind: CoverKind
@@ -30,6 +31,17 @@ class Cover(Struct, frozen=True, kw_only=True):
     price: Decimal
     currency: str
     units: Decimal | None
+    interval: Interval | None = None
+    interval_count: int | None = None
+
+
+_PERIODS_A_YEAR = {
+    Interval.DAY: 365,
+    Interval.WEEK: 52,
+    Interval.MONTH: 12,
+    Interval.QUARTER: 4,
+    Interval.YEAR: 1,
+}
 
 
 def cheapest(
@@ -41,7 +53,7 @@ def cheapest(
     currency: str | None,
     plain: bool = False,
 ) -> list[Cover]:
-    """Return the cheapest top-up and the cheapest plan that would cover, the cheaper one first.
+    """Return the cheapest top-up and the plan that is cheapest by the year, the lower price first.
 
     missing: the units that are wanted and not there; a top-up may be bought several times. needed:
     what the whole period needs; a plan covers if its limit is at least that. Where one is none,
@@ -73,7 +85,7 @@ def _top_up(feature: Feature, missing: Decimal, currency: str | None) -> list[Co
 def _plan(
     feature: Feature, plans: Iterable[Plan], needed: Decimal, currency: str | None, plain: bool
 ) -> list[Cover]:
-    covers = []
+    covers: list[tuple[Fraction, str, Cover]] = []
     for plan in plans:
         said = _entitlement(plan, feature.key)
         if said is None or plan.add_on or currency not in (None, plan.currency):
@@ -81,18 +93,19 @@ def _plan(
         if said.limit is None and not said.unlimited and not plain:
             continue
         if said.limit is None or said.limit >= needed:
-            price = sum((fee.amount for fee in plan.fees), Decimal(0))
-            covers.append(
-                Cover(
-                    kind=CoverKind.PLAN,
-                    key=plan.key,
-                    name=plan.name,
-                    price=price,
-                    currency=plan.currency,
-                    units=said.limit,
-                )
+            cover = Cover(
+                kind=CoverKind.PLAN,
+                key=plan.key,
+                name=plan.name,
+                price=sum((fee.amount for fee in plan.fees), Decimal(0)),
+                currency=plan.currency,
+                units=said.limit,
+                interval=plan.interval,
+                interval_count=plan.interval_count,
             )
-    return [min(covers, key=lambda one: (one.price, one.key))] if covers else []
+            periods = Fraction(_PERIODS_A_YEAR[plan.interval], plan.interval_count)
+            covers.append((Fraction(cover.price) * periods, plan.key, cover))
+    return [min(covers)[-1]] if covers else []
 
 
 def _entitlement(plan: Plan, feature: str) -> Entitlement | None:

@@ -65,7 +65,7 @@ class Entitled(Struct, frozen=True, kw_only=True):
     """What all sources come to.
 
     limits: of the sources with one. beyond: the mildest of what the sources allow past the limit;
-    price: of that.
+    price: of the first that says one for that, plans before add-ons.
     """
 
     feature: str
@@ -143,7 +143,7 @@ def combine(feature: str, sources: Sequence[Source], override: Override | None) 
         value=values[-1] if values else None,
         unlimited=any(one.unlimited for one in said),
         beyond=beyond,
-        price=prices[-1] if prices else None,
+        price=prices[0] if prices else None,
         origins=tuple(one.origin for one in ranked),
         sources=tuple(ranked),
     )

@@ -204,8 +204,8 @@ def _reused(key: str) -> Refusal:
 def answer_of(recorded: Recorded, command: Command, stated: Stated) -> Answer:
     """Return what was answered when the command made this operation.
 
-    When a hold ends is not kept with the operation: where the command did not say it, an extension
-    since then shows.
+    When a hold ends is not kept with the operation: an extension since then shows where the command
+    did not say it, and where it extended the hold itself, for a hold may have lasted longer before.
     """
     entries = recorded.entries
     covered, total, beyond = ZERO, ZERO, dict[Account, Decimal]()

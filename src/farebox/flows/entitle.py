@@ -29,6 +29,7 @@ from farebox.flows.change_pool import write_books
 from farebox.flows.entitled_pool import (
     Sold,
     definition_of,
+    plans_since,
     recurrences_of,
     terms_of,
     upcoming_of,
@@ -37,11 +38,11 @@ from farebox.flows.renew_entitlement import (
     OVERRIDE,
     SUBSCRIPTION,
     renew_entitlement,
-    turn_period,
 )
 from farebox.ledger.account import ZERO
 from farebox.ledger.administer import change_policy, set_terms
 from farebox.ledger.decide import prepare
+from farebox.ledger.due import turn_now
 from farebox.ledger.license import not_in_force
 from farebox.ledger.pool import Pool, PoolDefinition
 from farebox.money.rounding import exact
@@ -138,11 +139,9 @@ def sync_entitlements(
     then = None if turns_at is None else _sold(connection, organization_id, customer_key, turns_at)
     owner = customer.find_customer(connection, organization_id, customer_key)
     assert owner is not None, "a subscription has its customer"
-    if any(
-        _changes_hands(connection, organization_id, feature, key, sold)
-        for feature, (_, key) in standing.items()
-    ):
-        # No invoice becomes final from here to the commit; before any pool is locked.
+    if standing:
+        # Who pays may change: no invoice becomes final from here to the commit. Before any pool is
+        # locked, and whatever changes, for this is rare.
         rollup.hold_watermark(connection, organization_id)
     burns = plan_burns(
         connection,
@@ -171,16 +170,6 @@ def _sold(connection: Connection, organization_id: UUID, customer_key: str, at: 
         for row, plan in _running(connection, organization_id, customer_key, at)
     }
     return Sold(at, running, effective(connection, organization_id, customer_key, at))
-
-
-def _changes_hands(
-    connection: Connection, organization_id: UUID, feature: str, key: str, sold: Sold
-) -> bool:
-    """Return whether another subscription is to pay for a feature's pool, by the pool's key."""
-    found = pools.find_definition(connection, organization_id, key)
-    assert found is not None, "a pool stays"
-    wanted = definition_of(found[1], sold.metered(feature), sold.running)
-    return wanted.subscription != found[1].subscription
 
 
 def lock_entitlements(
@@ -276,6 +265,11 @@ def _fill(
         definition = msgspec.structs.replace(definition, subscription=None)
     terms = terms_of(definition, sold, then, feature)
     before, length = book.pool.terms, book.pool.policy.renewal.length
+    counted, since = book.pool.counters.period_start, plans_since(sold, feature)
+    anew = False
+    if counted is not None and since is not None and counted < since:
+        begun = _sold(connection, organization_id, book.pool.customer or "", since)
+        anew = plans_since(begun, feature) == since
     with exact():
         if terms != before:
             set_terms(book, terms)
@@ -283,8 +277,8 @@ def _fill(
             change_policy(book, definition.policy, now)
         upcoming = upcoming_of(sold, then, feature)
         renew_entitlement(book, recurrences_of(sold, feature), upcoming, mine, used, now)
-        if book.pool.policy.renewal.length != length:
-            turn_period(book)
+        if anew or book.pool.policy.renewal.length != length:
+            turn_now(book)
     if book.changed or definition != found[1]:
         # The version tells whoever keeps the books in memory that they are others.
         write_books(connection, organization_id, [stated])

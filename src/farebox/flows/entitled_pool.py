@@ -44,17 +44,17 @@ def definition_of(
     definition: PoolDefinition, entitled: Entitled | None, running: Running
 ) -> PoolDefinition:
     """Return the pool as it should be: its limit, and on whose invoice its overage stands."""
-    limit, currency, subscription = Limit(), None, None
-    renewal = definition.policy.renewal
+    limit, subscription, renewal = Limit(), None, definition.policy.renewal
+    plans = [plan for _, (_, plan) in sorted(running.items())]
+    currency = plans[0].currency if plans else definition.policy.currency
     if entitled is not None:
         limit = Limit(mode=_MODES[entitled.beyond], price=entitled.price)
         if entitled.unlimited:
             limit = Limit(mode=LimitMode.UNLIMITED)
-        owners = [one.subscription for one in entitled.origins if one.subscription in running]
-        if owners:
-            row, plan = running[owners[0] or ""]
-            subscription, currency = row.key, plan.currency
-            renewal = _renewal(row, plan)
+        subscription = owner_of(entitled, running)
+        if subscription is not None:
+            row, plan = running[subscription]
+            currency, renewal = plan.currency, _renewal(row, plan)
         elif any(one.kind is OriginKind.OVERRIDE for one in entitled.origins):
             before = _goes_before(entitled.feature, running)
             renewal = Renewal(anchor_day=renewal.anchor_day) if before is None else _months(before)
@@ -62,6 +62,35 @@ def definition_of(
         definition.policy, limit=limit, currency=currency, renewal=renewal
     )
     return msgspec.structs.replace(definition, policy=policy, subscription=subscription)
+
+
+def owner_of(entitled: Entitled | None, running: Running) -> str | None:
+    """Return the subscription that pays, none where none entitles: the one that says the price."""
+    sources = () if entitled is None else entitled.sources
+    brings = [one for one in sources if one.origin.subscription in running]
+    prices = [
+        one
+        for one in brings
+        if entitled is not None
+        and one.entitlement.beyond is entitled.beyond
+        and one.entitlement.price is not None
+    ]
+    return next((one.origin.subscription for one in (*prices, *brings)), None)
+
+
+def plans_since(sold: Sold, feature: str) -> datetime | None:
+    """Return when the first of the plans began that entitle to a feature, none where none does.
+
+    Where all of them began at one instant they took the place of what was before: what is used
+    counts anew from then on.
+    """
+    entitled = sold.metered(feature)
+    starts = []
+    for one in () if entitled is None else entitled.sources:
+        key = one.origin.subscription
+        if one.origin.kind is OriginKind.PLAN and key in sold.running:
+            starts.append(sold.running[key or ""][0].starts_at)
+    return min(starts, default=None)
 
 
 def _renewal(row: SubscriptionRow, plan: Plan) -> Renewal:
@@ -158,5 +187,11 @@ def terms_of(
     ):
         return None
     policy = definition_of(definition, then.metered(feature), then.running).policy
-    terms = Terms(at=then.at, limit=policy.limit, currency=policy.currency, renewal=policy.renewal)
-    return None if terms.over(definition.policy) == definition.policy else terms
+    terms = Terms(
+        at=then.at,
+        limit=policy.limit,
+        currency=policy.currency,
+        renewal=policy.renewal,
+        anew=plans_since(then, feature) == then.at,
+    )
+    return terms if terms.anew or policy != definition.policy else None

@@ -100,7 +100,8 @@ def explain_line(
             events = _events(connection, organization_id, row, line, found, after, limit)
         opened = None
         if detail.pool is not None:
-            period = LinePeriod(row.subscription_key, line.segment_start, line.segment_end)
+            dates = line.segment_start, line.segment_end
+            period = LinePeriod(row.invoice_id, row.subscription_key, *dates)
             opened = explain_pool(
                 connection, organization_id, detail.pool, period, row.currency, after, limit
             )

@@ -140,9 +140,9 @@ def _change(
     problems = _fixed(before, definition)
     if problems:
         return problems
-    if definition.subscription != before.subscription:
-        # No invoice becomes final from here to the commit; before any pool is locked.
-        rollup.hold_watermark(connection, organization_id)
+    # Who pays may change, also by terms that have come: no invoice becomes final from here to the
+    # commit. Before any pool is locked.
+    rollup.hold_watermark(connection, organization_id)
     since = now
     burns_anew = _burns(definition) != _burns(before) or (
         definition.closed != before.closed

@@ -1,7 +1,7 @@
 """Recurring grants of a feature's pool: which end, which begin, with what a period has left."""
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 
 import msgspec
@@ -10,12 +10,11 @@ from farebox.ledger.account import ZERO
 from farebox.ledger.administer import (
     NewRecurrence,
     add_recurrence,
+    end_recurrence,
     end_recurrence_at,
     void_grant,
 )
-from farebox.ledger.agenda import PERIOD_TURNS
 from farebox.ledger.book import Book
-from farebox.ledger.decide import prepare
 from farebox.ledger.grant import Recurrence
 from farebox.ledger.policy import LimitMode
 from farebox.ledger.pool import cycle_of
@@ -69,7 +68,8 @@ def renew_entitlement(
             continue
         before = standing.get(key)
         if key == OVERRIDE or before is not None or overridden:
-            taken += _begin(book, _following(asked, before), replaced, used, taken, now)
+            following = _following(asked, before)
+            taken += _begin(book, following, before, replaced, used, taken, now)
         else:
             add_recurrence(book, _named(book, asked, now), now)
     for key, asked in upcoming.items():
@@ -79,7 +79,7 @@ def renew_entitlement(
     for one in going:
         if _whose(one) in mine and one.grant in book.grants:
             void_grant(book, one.grant, now)
-        end_recurrence_at(book, one.number, now, now)
+        end_recurrence(book, one.number, now)  # what was kept of it stays: that was had already
 
 
 def _whose(one: Recurrence) -> str:
@@ -108,6 +108,7 @@ def _following(asked: NewRecurrence, before: Recurrence | None) -> NewRecurrence
 def _begin(
     book: Book,
     asked: NewRecurrence,
+    before: Recurrence | None,
     replaced: Sequence[int],
     used: Used,
     taken: Decimal,
@@ -115,7 +116,8 @@ def _begin(
 ) -> Decimal:
     """Begin a recurring grant with what its period has left; return how much that is less.
 
-    taken: how much of what was used another one has less already.
+    before: the last one of whose it is. taken: how much of what was used another one has less
+    already.
     """
     period, named = _running_period(book, asked, now), _named(book, asked, now)
     spent, counters = used(replaced, period.start), book.pool.counters
@@ -128,8 +130,13 @@ def _begin(
         if anchor is None:
             anchor = day_at(start, asked.timezone or book.pool.timezone).day
         renewal = msgspec.structs.replace(asked.renewal, anchor_day=anchor)
-        later = msgspec.structs.replace(named, renewal=renewal, starts_at=period.end)
-        add_recurrence(book, later, now)
+        later = msgspec.structs.replace(named, renewal=renewal, starts_at=period.end, ends_at=None)
+        if asked.ends_at is None or period.end < asked.ends_at:
+            add_recurrence(book, msgspec.structs.replace(later, ends_at=asked.ends_at), now)
+        elif before is None:  # nothing of it will come, and it is known that it has begun
+            added = add_recurrence(book, later, now)
+            if isinstance(added, Recurrence):
+                end_recurrence(book, added.number, now)
         return less
     first = msgspec.structs.replace(named, amount=asked.amount - less)
     added = add_recurrence(book, first, now)
@@ -163,11 +170,3 @@ def resets_at(book: Book) -> datetime | None:
     if pool.terms is not None and pool.terms.at > pool.as_of:
         times += [pool.terms.at] * (pool.terms.limit.mode is not LimitMode.HARD)
     return min(times, default=None if limits else pool.counters.period_end)
-
-
-def turn_period(book: Book) -> None:
-    """End the period that is under way, for one of another length; it counts anew from now on."""
-    time = book.pool.as_of + timedelta(microseconds=1)  # right after what it counted
-    book.pool.counters.period_end = time
-    book.plan(time, PERIOD_TURNS)
-    prepare(book, time)

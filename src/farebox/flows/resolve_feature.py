@@ -32,6 +32,13 @@ class Resolved(Struct, frozen=True):
     pool: str | None
 
 
+class Resolution(Struct, frozen=True):
+    """What decides on a use of a feature; until: when that may be another by itself."""
+
+    outcome: Resolved | Refusal
+    until: datetime | None = None
+
+
 def resolve_feature(
     pool: Pool,
     organization_id: UUID,
@@ -42,7 +49,7 @@ def resolve_feature(
     new_id: Callable[[], UUID],
     *,
     license: str | None = None,
-) -> Resolved | Refusal:
+) -> Resolution:
     """Return what decides on a use of `feature` by a customer, or by the customer of `subject`.
 
     license: of the customer; what it grants counts too, while it is in force.
@@ -51,22 +58,23 @@ def resolve_feature(
         key = customer or _customer_of(connection, organization_id, subject, now)
         if key is None or customers.find_customer(connection, organization_id, key) is None:
             detail = f"there is no customer {key!r}" if key else "nobody's subject asks"
-            return Refusal(RefusalCode.CUSTOMER_UNKNOWN, detail)
+            return Resolution(Refusal(RefusalCode.CUSTOMER_UNKNOWN, detail))
+        until = store.next_change(connection, organization_id, key, license, now)
         entitled = effective(connection, organization_id, key, now, subject, license=license).get(
             feature
         )
         if entitled is None or not entitled.enabled:
             detail = f"nothing entitles customer {key!r} to {feature[:100]!r} now"
-            return Refusal(RefusalCode.FEATURE_NOT_ENTITLED, detail)
+            return Resolution(Refusal(RefusalCode.FEATURE_NOT_ENTITLED, detail), until)
         if entitled.kind is not EntitledKind.METERED:
-            return Resolved(key, entitled, None, None)
+            return Resolution(Resolved(key, entitled, None, None), until)
         standing = store.pools_of_features(connection, organization_id, key)
         if feature not in standing:
             lock_organization(connection, organization_id)
             sync_entitlements(connection, organization_id, key, now, new_id)
             standing = store.pools_of_features(connection, organization_id, key)
         pool_id, pool_key = standing[feature]
-        return Resolved(key, entitled, pool_id, pool_key)
+        return Resolution(Resolved(key, entitled, pool_id, pool_key), until)
 
 
 def _customer_of(

@@ -16,6 +16,7 @@ from farebox.access.id import RANDOM_BYTES, Prefix, encode_numbered, uuidv7
 from farebox.alerts.judge import Verdict, walk
 from farebox.alerts.measure import Seen, percent_used, shown
 from farebox.catalog.cover import CoverKind
+from farebox.flows.entitle import effective
 from farebox.flows.resolve_feature import covers, is_overridden, offers_of
 from farebox.ledger.account import Account
 from farebox.ledger.book import Book
@@ -32,6 +33,8 @@ from farebox.postgres.pool_span import GrantEntry, Span, Summary
 from farebox.postgres.pool_watch import PoolRow, WatchRow
 
 LIMIT_NEAR_PERCENT = Fraction(80)
+LIMIT_FAR_PERCENT = Fraction(70)
+"""Below this it is told again when it is near."""
 ANYTHING = Decimal("0.000000000000000001")
 """The least that a pool can have left."""
 _HAPPENED: Mapping[tuple[str, str], NoticeType] = {
@@ -212,7 +215,7 @@ def _exhausted(look: Look) -> Iterator[Told]:
         look.connection, look.organization_id, look.span, ANYTHING, ANYTHING
     )
     for one in walk(points, ANYTHING, ANYTHING, firing=look.watch.available < ANYTHING):
-        if one.verdict is Verdict.FIRE:
+        if one.verdict is Verdict.FIRE and _is_sold(look, one.point.time):
             data = {**pool_data(look), **_would_cover(look)}
             yield Told(NoticeType.POOL_EXHAUSTED, one.point.time, data)
 
@@ -252,14 +255,25 @@ def _overage(look: Look) -> tuple[list[Told], int | None]:
 
 def _limit_near(look: Look) -> tuple[list[Told], int | None]:
     before, period = look.watch.limit_near_period, look.row.counters.period
+    percent = percent_used(look.seen)
+    if before == period and (percent is None or percent < LIMIT_FAR_PERCENT):
+        before = None
     if look.row.refilled or before == period:
         return [], before
-    percent = percent_used(look.seen)
-    if percent is None or percent < LIMIT_NEAR_PERCENT:
+    if percent is None or percent < LIMIT_NEAR_PERCENT or not _is_sold(look, look.seen.now):
         return [], before
     sold = _would_cover(look)
     kind = NoticeType.ENTITLEMENT_LIMIT_NEAR if sold else NoticeType.POOL_LIMIT_NEAR
     return [Told(kind, look.seen.now, {**pool_data(look), **sold})], period
+
+
+def _is_sold(look: Look, time: datetime) -> bool:
+    """Whether it concerns the customer that little is left: of a feature, if it is sold still."""
+    feature = find_feature(look.connection, look.organization_id, look.row.pool_id)
+    if feature is None or look.row.customer is None:
+        return True
+    one = effective(look.connection, look.organization_id, look.row.customer, time).get(feature)
+    return one is not None and one.enabled
 
 
 def _would_cover(look: Look) -> dict[str, object]:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from farebox.access.id import Prefix, encode_numbered
 from farebox.catalog.cover import Cover
 from farebox.catalog.number import NumberCode, number_of
+from farebox.catalog.plan import Interval
 from farebox.http.body import read_body, refuse_repeated
 from farebox.http.code import HttpCode, status_of
 from farebox.http.problem import ProblemDetails, Refused, problem_details, refused
@@ -113,7 +114,7 @@ class Granted(Struct, frozen=True, kw_only=True):
 
 
 class Help(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What would help: to wait, or the cheapest top-up or plan that would cover, with its price."""
+    """What helps: to wait, or the cheapest top-up or plan that would cover; price: each time."""
 
     kind: str
     at: datetime | None = None
@@ -122,6 +123,8 @@ class Help(Struct, frozen=True, kw_only=True, omit_defaults=True):
     price: Decimal | None = None
     currency: str | None = None
     units: Decimal | None = None
+    interval: Interval | None = None
+    interval_count: int | None = None
 
 
 class DecisionProblem(ProblemDetails, frozen=True, kw_only=True):
@@ -383,6 +386,8 @@ def help_for(refusal: Refusal, covers: Sequence[Cover]) -> list[Help]:
             price=one.price,
             currency=one.currency,
             units=one.units,
+            interval=one.interval,
+            interval_count=one.interval_count,
         )
         for one in covers
     ]

@@ -55,6 +55,7 @@ class EntitlementView(Struct, frozen=True, kw_only=True):
     origins: Sequence[Origin]
 
 
+REASON_MAX = 1000
 _CUSTOMER = "/v1/customers/acme/entitlements"
 
 
@@ -237,12 +238,9 @@ def put_one(
 ) -> EntitlementView:
     """Put an override."""
     override, organization_id = read_body(body, Override), principal.organization_id
-    if sum((override.value is not None, override.limit is not None, override.unlimited)) > 1 or (
-        override.limit is not None and override.limit < 0
-    ):
-        detail = "one of value, a limit that is not negative, and unlimited says what it is"
-        raise refused(CatalogCode.ENTITLEMENT_CONTRADICTORY, detail)
     now = farebox.clock()
+    if (detail := _contradiction(override, now)) is not None:
+        raise refused(CatalogCode.ENTITLEMENT_CONTRADICTORY, detail)
     with transaction(farebox.pool, organization_id) as connection:
         lock_organization(connection, organization_id)
         require_known(connection, principal, key)
@@ -253,6 +251,20 @@ def put_one(
         sync_entitlements(connection, organization_id, key, now, farebox.new_id)
         views = _views(connection, principal, key, None, now)
     return _one(views, feature)
+
+
+def _contradiction(override: Override, now: datetime) -> str | None:
+    """Return what is wrong with an override, in words."""
+    given = (override.value is not None, override.limit is not None, override.unlimited)
+    if sum(given) > 1 or (override.limit is not None and override.limit < 0):
+        return "one of value, a limit that is not negative, and unlimited says what it is"
+    if any(given) and not override.enabled:
+        return "what takes a feature away gives nothing of it"
+    if override.ends_at is not None and override.ends_at <= now:
+        return "an override ends in the future"
+    if len(override.reason) > REASON_MAX:
+        return f"a reason has at most {REASON_MAX} characters"
+    return None
 
 
 @delete(

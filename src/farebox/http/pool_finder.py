@@ -11,7 +11,7 @@ from litestar.concurrency import sync_to_thread
 from msgspec import Struct
 
 from farebox.catalog.cover import Cover
-from farebox.flows.resolve_feature import Resolved, resolve_feature
+from farebox.flows.resolve_feature import Resolution, Resolved, resolve_feature
 from farebox.flows.serve_children import is_served, not_served
 from farebox.http.authenticate import Principal
 from farebox.http.code import HttpCode
@@ -46,7 +46,7 @@ class PoolFinder:
         self._farebox = farebox
         self._pools: dict[tuple[UUID, str | UUID], PoolKey] = {}
         self._gathers: dict[UUID, Gather[str | UUID, PoolKey]] = {}
-        self._features: dict[tuple[object, ...], tuple[datetime, Resolved | Refusal]] = {}
+        self._features: dict[tuple[object, ...], tuple[datetime, Resolution]] = {}
         self._licenses = LicenseFinder(farebox)
         self._served: dict[tuple[UUID, UUID, str], tuple[datetime, bool]] = {}
 
@@ -150,7 +150,9 @@ class PoolFinder:
         place = (principal.organization_id, feature, customer, subject, request.license)
         remembered = self._features.get(place)
         if remembered is not None and is_fresh(remembered[0], now):
-            return remembered[1]
+            until = remembered[1].until
+            if until is None or now < until:
+                return remembered[1].outcome
         found = await sync_to_thread(
             resolve_feature,
             self._farebox.pool,
@@ -165,7 +167,7 @@ class PoolFinder:
         if len(self._features) > REMEMBERED_MAX:
             self._features.clear()
         self._features[place] = (now, found)
-        return found
+        return found.outcome
 
     async def _serves(self, principal: Principal, pool: PoolKey, customer: str) -> bool:
         if customer == pool.customer:

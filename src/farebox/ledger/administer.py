@@ -13,7 +13,7 @@ from farebox.ledger.account import Account
 from farebox.ledger.agenda import GRANT_EXPIRES, GRANT_RENEWS, PERIOD_TURNS, TERMS_CHANGE
 from farebox.ledger.book import Book
 from farebox.ledger.decide import prepare
-from farebox.ledger.due import cancel, expire
+from farebox.ledger.due import cancel, expire, is_converted, turn_now
 from farebox.ledger.grant import (
     Basis,
     Grant,
@@ -312,17 +312,15 @@ def end_recurrence_at(
     one.ends_at = ends_at
     if ends_at is not None and ends_at <= time:
         one.next_at = None
-    grant = None if one.grant is None else book.grants.get(one.grant)
-    if (
-        grant is not None
-        and grant.status is not GrantStatus.VOIDED
-        and turn is not None
-        and not is_over(grant, time)
-    ):
-        grant.expires_at = turn if ends_at is None else min(turn, max(ends_at, time))
+    lasting = () if turn is None else ((one.grant or 0, turn), *one.rolled)
+    for of_grant, until in lasting:
+        grant = book.grants.get(of_grant)
+        if grant is None or grant.status is GrantStatus.VOIDED or is_over(grant, time):
+            continue
+        grant.expires_at = until if ends_at is None else min(until, max(ends_at, time))
         book.touch(grant)
-        book.sort()
         book.plan(grant.expires_at, GRANT_EXPIRES, grant.number)
+    book.sort()
     book.touch(one)
     prepare(book, time)
     return one
@@ -376,15 +374,17 @@ def _arrive(book: Book, cause: Cause, old: Grant, amount: Decimal) -> None:
 
 
 def change_policy(book: Book, policy: Policy, now: datetime) -> Refusal | None:
-    """Let another policy decide from now on; no period is cut short by it.
+    """Let another policy decide from now on; only another currency cuts a period short.
 
     Terms whose time has come stay as they are, until others are set.
     """
     time = prepare(book, now)
     if isinstance(time, Refusal):
         return time
-    terms = book.pool.terms
+    terms, before = book.pool.terms, book.pool.policy
     book.pool.policy = policy if terms is None or terms.at > time else terms.over(policy)
+    if is_converted(book.pool, before):
+        turn_now(book)
     book.pool_changed = True
     book.sort()
     book.plan(book.pool.counters.period_end, PERIOD_TURNS)

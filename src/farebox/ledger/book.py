@@ -98,8 +98,7 @@ class Book:
         self.sort()
         self._agenda = list(self._all_due())
         heapify(self._agenda)
-        self._starts = [due for due in self._agenda if due.rank == GRANT_STARTS]
-        heapify(self._starts)
+        self._starts = sorted(due for due in self._agenda if due.rank == GRANT_STARTS)
 
     # What is to be written -----------------------------------------------------------------------
 
@@ -295,7 +294,7 @@ class Book:
         heappush(self._agenda, Due(time, rank, number))
         if rank == GRANT_STARTS:
             self._pass_over_starts()
-            heappush(self._starts, Due(time, rank, number))
+            insort(self._starts, Due(time, rank, number))
         if len(self._agenda) > _PASSED_OVER + 2 * (len(self.grants) + len(self.holds)):
             self._agenda = list(self._all_due())
             heapify(self._agenda)
@@ -327,13 +326,18 @@ class Book:
         self._pass_over_starts()
         return self._starts[0].time if self._starts else None
 
+    def next_starts(self, count: int) -> list[Due]:
+        """Return the next starts of grants, by time; some may not wait for theirs any more."""
+        self._pass_over_starts()
+        return self._starts[:count]
+
     def _pass_over_starts(self) -> None:
         """Forget the first starts as far as their grants do not wait for them any more."""
         while self._starts:
             grant = self.grants.get(self._starts[0].number)
             if grant is not None and grant.status is GrantStatus.SCHEDULED:
                 return
-            heappop(self._starts)
+            del self._starts[0]
 
     def take_due(self, now: datetime) -> Due | None:
         """Return the next thing that is due at `now`; what no longer holds is passed over."""

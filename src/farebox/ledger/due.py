@@ -18,7 +18,8 @@ from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, cost_of_part
 from farebox.ledger.hold import Hold, HoldStatus
 from farebox.ledger.issue import activate, close_if_empty, issue, repay
-from farebox.ledger.pool import PoolStatus, cycle_of
+from farebox.ledger.policy import Policy
+from farebox.ledger.pool import Pool, PoolStatus, cycle_of
 from farebox.ledger.reason import Reason
 from farebox.ledger.release import give_back
 from farebox.ledger.transfer import Cause
@@ -60,13 +61,14 @@ def _happen_to_grant(book: Book, grant: Grant, due: Due) -> None:
 
 
 def _change_terms(book: Book, time: datetime) -> None:
-    """Let the next terms decide; periods of another length begin at once."""
+    """Let the next terms decide; periods of another length or currency begin at once."""
     pool = book.pool
     assert pool.terms is not None, "they are due"
-    before = pool.policy.renewal.length
-    pool.policy = pool.terms.over(pool.policy)
+    before = pool.policy
+    pool.policy = after = pool.terms.over(before)
     book.pool_changed = True
-    if pool.policy.renewal.length != before:
+    longer = after.renewal.length != before.renewal.length
+    if pool.terms.anew or longer or is_converted(pool, before):
         turn(book, time)
 
 
@@ -95,6 +97,17 @@ def expire(book: Book, cause: Cause, grant: Grant) -> None:
         amount = grant.available
         book.post(cause, Reason.GRANT_EXPIRED, Account.GRANT, Account.EXPIRED, amount, grant)
     close_if_empty(book, grant)
+
+
+def is_converted(pool: Pool, before: Policy) -> bool:
+    """Whether what was spent in the period is in another currency than the policy is by now."""
+    return bool(pool.counters.spend) and pool.policy.currency != before.currency
+
+
+def turn_now(book: Book) -> None:
+    """End the period that is under way right after what it counted; it counts anew from then on."""
+    book.pool.as_of += timedelta(microseconds=1)
+    turn(book, book.pool.as_of)
 
 
 def turn(book: Book, time: datetime) -> None:
@@ -161,8 +174,11 @@ def _renew(book: Book, one: Recurrence, time: datetime) -> None:
     period, whole = period_at(cycle, one.index), whole_period_at(cycle, one.index)
     if kept and running is not None and one.rollover is not None:
         lasts = one.rollover.seconds
-        ends = period.end if lasts is None else time + timedelta(seconds=lasts)
-        _roll_over(book, running, kept, time, ends)
+        until = period.end if lasts is None else time + timedelta(seconds=lasts)
+        ends = until if one.ends_at is None else min(until, one.ends_at)
+        number = _roll_over(book, running, kept, time, ends)
+        open_still = tuple(rolled for rolled in one.rolled if rolled[0] in book.grants)
+        one.rolled = (*open_still, (number, until))
     amount = one.amount
     if one.prorated:
         share = Fraction(
@@ -199,7 +215,7 @@ def kept_of(one: Recurrence, rest: Decimal) -> Decimal:
     return kept if one.rollover.units is None else min(kept, one.rollover.units)
 
 
-def _roll_over(book: Book, old: Grant, kept: Decimal, time: datetime, ends: datetime) -> None:
+def _roll_over(book: Book, old: Grant, kept: Decimal, time: datetime, ends: datetime) -> int:
     """Move units of an ending grant into one of their own, by way of the source."""
     cause = Cause(time)
     book.post(cause, Reason.ROLLED_OVER, Account.GRANT, Account.SOURCE, kept, old)
@@ -216,6 +232,7 @@ def _roll_over(book: Book, old: Grant, kept: Decimal, time: datetime, ends: date
     )
     issue(book, cause, grant, Reason.ROLLED_OVER)
     close_if_empty(book, old)
+    return grant.number
 
 
 def _flow_in(book: Book, now: datetime) -> None:

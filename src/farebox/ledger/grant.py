@@ -86,6 +86,7 @@ class Recurrence(Struct, kw_only=True):
 
     index: of the next period. next_at: when it begins, none when there is no further one.
     grant: the number of the running period's grant. prorated: a short first period gets its share.
+    rolled: the numbers of grants of what was kept, and when they expire where it does not end.
     """
 
     number: int
@@ -103,6 +104,7 @@ class Recurrence(Struct, kw_only=True):
     index: int = 0
     next_at: datetime | None = None
     grant: int | None = None
+    rolled: tuple[tuple[int, datetime], ...] = ()
 
 
 BurnKey = tuple[object, ...]

@@ -66,7 +66,7 @@ def lack_of(
         return None
     pool = book.pool
     cause = Cause(pool.as_of, subject, allotment)
-    given = left(book, cause)  # names the share in the cause
+    given = left(book, cause, term=borrow)  # names the share in the cause
     path = () if cause.allotment is None else book.shares.path(cause.allotment)
     owed = -pool.balances[Account.OVERDRAFT]
     from_grants = _Wanted(book, path, amount - given).to_come()

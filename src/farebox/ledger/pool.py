@@ -74,12 +74,16 @@ class Counters(Struct, kw_only=True):
 
 
 class Terms(Struct, frozen=True, kw_only=True):
-    """What of a policy changes by itself at an instant, for a plan begins or ends then."""
+    """What of a policy changes by itself at an instant, for a plan begins or ends then.
+
+    anew: whether a period begins then, whatever its length.
+    """
 
     at: datetime
     limit: Limit
     currency: str | None
     renewal: Renewal
+    anew: bool = False
 
     def over(self, policy: Policy) -> Policy:
         """Return a policy as these terms make it."""

@@ -60,7 +60,7 @@ class Refusal(Struct, frozen=True):
 
     left: the most that this subject could take now, none where that was not the question.
     refills_at: when more comes by itself, none where nothing is planned. enough_at: when what is
-    known to come would let the request through; none: never, so that waiting does not help.
+    known to come would let the request through; none: never, as far as is looked ahead.
     """
 
     code: RefusalCode

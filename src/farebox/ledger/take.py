@@ -163,9 +163,9 @@ def would_give(book: Book, cause: Cause, amount: Decimal) -> bool:
     return room is None or amount <= room
 
 
-def left(book: Book, cause: Cause) -> Decimal:
-    """Return the most units that the grants would give this subject now."""
-    if barred(book, cause) is not None:
+def left(book: Book, cause: Cause, *, term: bool = True) -> Decimal:
+    """Return the most units that the grants would give now; term: under a license in force."""
+    if barred(book, cause, term=term) is not None:
         return ZERO
     path = _share(book, cause, floor=True)
     if isinstance(path, Refusal):

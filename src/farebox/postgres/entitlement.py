@@ -104,6 +104,32 @@ def next_turn(
     return None if row is None else row[0]
 
 
+def next_change(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    license: str | None,
+    now: datetime,
+) -> datetime | None:
+    """Return when something begins or ends next by which the customer is entitled.
+
+    license: one of the customer's, under which it asks.
+    """
+    row = connection.execute(
+        "select min(e.at) from ("
+        " select unnest(array[starts_at, ends_at]) as at from subscription"
+        "  where organization_id = %(org)s and customer_key = %(customer)s"
+        " union all select ends_at from entitlement_override"
+        "  where organization_id = %(org)s and customer_key = %(customer)s"
+        " union all select unnest(array[starts_at, ends_at]) from access"
+        "  where organization_id = %(org)s and customer_key = %(customer)s and ends_at > %(now)s"
+        " union all select unnest(array[starts_at, ends_at]) from license"
+        "  where organization_id = %(org)s and key = %(license)s) e where e.at > %(now)s",
+        {"org": organization_id, "customer": customer_key, "license": license, "now": now},
+    ).fetchone()
+    return None if row is None else row[0]
+
+
 def pools_of_features(
     connection: Connection, organization_id: UUID, customer_key: str
 ) -> dict[str, tuple[UUID, str]]:

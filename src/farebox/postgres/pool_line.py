@@ -33,8 +33,9 @@ class LineEntry(Struct, frozen=True, kw_only=True):
 
 
 class LinePeriod(Struct, frozen=True):
-    """The subscription on whose invoice a line is, and the period in which its units moved."""
+    """The invoice on which a line is, whose it is, and the period in which the units moved."""
 
+    invoice_id: UUID
     subscription_key: str
     start: datetime
     end: datetime
@@ -59,12 +60,12 @@ _ENTRY = """t.sequence, t.operation, t.reason, {units} as units, t.time, t.subje
          (select f.key from transfer f where f.pool_id = t.pool_id and f.sequence = t.operation)
        end as key, t.undoes, t.used_at"""
 # The entries of a period that are charged to its subscription. Before that was kept, it was all of
-# them; `whole` says so, for the line of a subscription that the pool did not name by then.
+# them; `whole` says so.
 _SPAN = """
 with period as materialized (
-  select s.*, not exists (
-    select from pool_subscription r where r.pool_id = %(pool)s
-      and r.subscription_key = %(subscription)s and r.first_sequence < s.next) as whole
+  select s.*, exists (
+    select from invoice_whole w
+    where w.organization_id = %(org)s and w.invoice_id = %(invoice)s) as whole
   from (select sequence_at(%(pool)s, %(start)s) as first,
                sequence_at(%(pool)s, %(end)s) as next offset 0) s
 ),
@@ -92,12 +93,14 @@ where t.organization_id = %(org)s and t.pool_id = %(pool)s
   and case
     when t.target = 'used' then exists (
       select from span s where t.sequence >= s.first and t.sequence < s.next
-        and coalesce(t.undoes, t.sequence) >= s.priced_from)
+        and case when coalesce(t.undoes, t.sequence) >= s.priced_from then true
+            else priced_at(t.pool_id, t.sequence) >= s.priced_from end)
     when t.reason = 'voided' then exists (
       select from span s where t.undoes >= s.first and t.undoes < s.next
-        and s.priced_from <= (
-          select coalesce(u.undoes, u.sequence) from transfer u
-          where u.pool_id = t.pool_id and u.sequence = t.undoes))
+        and case when s.priced_from <= (
+              select coalesce(u.undoes, u.sequence) from transfer u
+              where u.pool_id = t.pool_id and u.sequence = t.undoes) then true
+            else priced_at(t.pool_id, t.sequence) >= s.priced_from end)
     else t.sequence < s.next and {_CREDITED.format(operation="t.undoes")} end
 order by t.sequence limit %(limit)s"""
 
@@ -119,6 +122,7 @@ def line_entries(
         {
             "org": organization_id,
             "pool": pool_id,
+            "invoice": period.invoice_id,
             "subscription": period.subscription_key,
             "start": period.start,
             "end": period.end,
@@ -217,6 +221,7 @@ def grant_entries(
             "org": organization_id,
             "pool": pool_id,
             "grant": grant.number,
+            "invoice": period.invoice_id,
             "subscription": period.subscription_key,
             "start": period.start,
             "end": period.end,

@@ -67,14 +67,13 @@ def put_subscription(
     pool = connection.execute(_POOL, scope).fetchone()
     assert pool is not None, "a pool stays"
     sequence, turned_at, turned_to = pool
-    changed = False
-    if turned_at is not None:
-        changed = history.turn(turned_at, turned_to, subscription) <= sequence
-    starts_at = None
+    changed, starts_at = False, None
     if subscription is not None:
         named = connection.execute(_NAMED, (organization_id, subscription)).fetchone()
         plan_currency, starts_at = named or (None, None)
         currency = currency or plan_currency
+    if turned_at is not None:
+        changed = history.turn(turned_at, turned_to, subscription, starts_at) <= sequence
     last = history.rows[-1] if history.rows else None
     first = sequence + 1
     if last is not None:
@@ -116,14 +115,25 @@ class _History:
         self._connection.execute(_PUT, (*scope, first, subscription, currency, priced_from))
         self.rows.append(_Row(first, subscription, currency, priced_from))
 
-    def turn(self, time: datetime, currency: str | None, subscription: str | None) -> int:
+    def turn(
+        self,
+        time: datetime,
+        currency: str | None,
+        subscription: str | None,
+        starts_at: datetime | None,
+    ) -> int:
         """Let what another subscription, or another currency, begins with begin at an instant.
 
         Returns since which entry whom the pool names pays no more, one that has not come where
-        there is no change.
+        there is no change. Nor is there where whom it names runs on, and the other, which ran
+        already, was put afterwards.
         """
         last = self.rows[-1]
         currency = currency or last.currency
+        runs_on = last.starts_at is not None and last.starts_at <= time
+        runs_on = runs_on and (last.ends_at is None or time < last.ends_at)
+        if runs_on and currency == last.currency and starts_at not in (None, time):
+            return sys.maxsize
         named = () if last.subscription is None else (last.subscription,)
         first = max(self._at(time), self._invoiced(named))
         if (last.subscription, last.currency) == (subscription, currency) or first < last.first:

@@ -30,7 +30,7 @@ EPISODES_MAX = 500
 # of organizations that are larger or smaller than most.
 #
 # `span`: entries of the period that are charged to the subscription, as `pool_charge` says it; a
-# period lies within its dates.
+# period lies within its dates. What a hold had set aside before has its price from `priced_at`.
 _TARGET = """
 with paid as materialized (
   select n - 1 as n, t.subscription_key, t.start_at, t.end_at, r.pool_id, r.first_sequence,
@@ -72,15 +72,18 @@ entry as (
     from transfer t
     where t.pool_id = g.pool_id and t.sequence >= g.used_first and t.sequence < g.used_next
       and (t.source in ('overage', 'burst') or t.origin in ('overage', 'burst'))
-      and t.target = 'used' and coalesce(t.undoes, t.sequence) >= g.priced_from
+      and t.target = 'used'
+      and case when coalesce(t.undoes, t.sequence) >= g.priced_from then true
+          else priced_at(t.pool_id, t.sequence) >= g.priced_from end
     union all
     select t.origin, t.price, t.time, t.sequence, t.operation, -t.amount, t.undoes, false, false
     from transfer t
     where t.pool_id = g.pool_id and t.undoes >= g.used_first and t.undoes < g.used_next
       and t.source = 'used' and t.reason = 'voided' and t.origin in ('overage', 'burst')
-      and g.priced_from <= (
-        select coalesce(u.undoes, u.sequence) from transfer u
-        where u.pool_id = t.pool_id and u.sequence = t.undoes)
+      and case when g.priced_from <= (
+            select coalesce(u.undoes, u.sequence) from transfer u
+            where u.pool_id = t.pool_id and u.sequence = t.undoes) then true
+          else priced_at(t.pool_id, t.sequence) >= g.priced_from end
     offset 0) x
   union all
   select g.n, g.pool_id, t.account, t.price, t.time, t.sequence, t.operation, t.amount, t.undoes,

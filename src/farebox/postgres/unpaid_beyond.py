@@ -104,21 +104,24 @@ cross join lateral (
            case when r.priced then r.currency else c.currency end as currency
     from transfer t
     cross join lateral (
-      select r.currency, coalesce(t.undoes, t.sequence) >= r.priced_from as priced,
+      select r.currency,
+             case when coalesce(t.undoes, t.sequence) >= r.priced_from then true
+                  else priced_at(t.pool_id, t.sequence) >= r.priced_from end as priced,
              s.starts_at <= t.time and (t.time < s.ends_at) is not false as runs
       from pool_subscription r
       left join subscription s
         on s.organization_id = r.organization_id and s.key = r.subscription_key
       where r.pool_id = t.pool_id and r.first_sequence <= t.sequence
       order by r.first_sequence desc limit 1) r
-    left join lateral pool_charge(t.pool_id, t.operation, null) c on not r.priced
+    left join lateral pool_charge(t.pool_id, t.operation, t.sequence) c
+      on not r.priced
     where t.pool_id = p.pool_id and t.sequence >= m.first and t.sequence < m.next
       and {_IS_BEYOND} and t.target = 'used'
       and (t.price is null or (r.priced and r.runs) is not true)
     union all
     select t.price, -t.amount, t.time, t.undoes, false, c.currency
     from transfer t
-    cross join lateral pool_charge(t.pool_id, t.undoes, null) c
+    cross join lateral pool_charge(t.pool_id, t.undoes, t.sequence) c
     where t.pool_id = p.pool_id and t.source = 'used' and t.sequence > m.first
       and t.undoes >= m.first and t.undoes < m.next and t.origin in ('overage', 'burst')
       and (t.price is null or c.charged is null)) t
