@@ -14,14 +14,15 @@ from farebox.catalog.customer import Subscription
 from farebox.catalog.meter import Aggregation, Meter
 from farebox.catalog.plan import Charge, Entitlement, EntitlementLimit, Feature, Plan
 from farebox.catalog.price import PerUnit
+from farebox.flows.entitle import sync_entitlements
 from farebox.flows.put_pool import PutPool, put_pool
 from farebox.flows.put_subscription import PutSubscription, put_subscription
 from farebox.postgres import rollup
 from farebox.postgres.book import read_books
+from farebox.postgres.draft import lock_organization
 from farebox.postgres.entitlement import pools_of_features
 from farebox.postgres.pool import find_definition
 from farebox.postgres.session import transaction
-from farebox.worker.sync import sync_due
 
 START, TURN = at("2026-09-01"), at("2026-09-20 12:00")
 
@@ -48,7 +49,9 @@ def sell(world: World) -> UUID:
 
 
 def sync(world: World) -> None:
-    assert 1 == sync_due(world.pool, world.now, timedelta(hours=1), new_id)
+    with transaction(world.pool, world.organization_id) as connection:
+        lock_organization(connection, world.organization_id)
+        sync_entitlements(connection, world.organization_id, "acme", world.now, new_id)
 
 
 def put(world: World) -> None:

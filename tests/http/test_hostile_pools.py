@@ -215,9 +215,11 @@ def test_access_for_a_customer_without_a_name(sold: Any) -> None:
     assert 1 == entries(sold, "tokens")
 
 
-def test_an_override_that_is_over_when_it_is_put_changes_nothing(sold: Any) -> None:
+def test_an_override_that_is_over_when_it_is_put_is_refused(sold: Any) -> None:
     path = "/v1/customers/acme/entitlements/sso"
-    answer = sold.ok("PUT", path, {"ends_at": "2020-01-01T00:00:00Z"})
+    over = {"ends_at": "2020-01-01T00:00:00Z"}
+    assert (422, "entitlement_contradictory") == sold.code("PUT", path, over)
+    answer = sold.ok("GET", path)
     assert (False, []) == (answer["enabled"], answer["origins"])
 
 

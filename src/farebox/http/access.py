@@ -96,7 +96,7 @@ _NOT_ENOUGH = {
             "key": "chat",
             "name": "3 x 1000 use",
             "price": "24",
-            "currency": "EUR",
+            "currency": "USD",
             "units": "3000",
         }
     ],

@@ -7,7 +7,7 @@ from farebox.postgres.catalog import Kind
 _CHAT = {
     "name": "Chat",
     "meter": "llm_tokens",
-    "top_ups": [{"units": "1000", "price": "8", "currency": "EUR"}],
+    "top_ups": [{"units": "1000", "price": "8", "currency": "USD"}],
 }
 
 routes = definition_router(

@@ -149,10 +149,7 @@ class RecurrenceView(Struct, frozen=True, kw_only=True):
 
 
 def recurrence_view(one: Recurrence) -> RecurrenceView:
-    values = msgspec.structs.asdict(one)
-    for name in ("number", "index", "grant"):
-        del values[name]
-    return RecurrenceView(**values)
+    return RecurrenceView(**{name: getattr(one, name) for name in RecurrenceView.__struct_fields__})
 
 
 class ShareView(Struct, frozen=True, kw_only=True):

@@ -51,7 +51,7 @@ _NOT_ENOUGH = {
             "key": "chat",
             "name": "1 x 1000 use",
             "price": "8",
-            "currency": "EUR",
+            "currency": "USD",
             "units": "1000",
         }
     ],
