@@ -27,6 +27,7 @@ from farebox.catalog.plan import Entitlement, Feature, Plan
 from farebox.flows.burn_feature import begin_burn, cards_of_features, plan_burns
 from farebox.flows.change_pool import write_books
 from farebox.flows.entitled_pool import (
+    Running,
     Sold,
     definition_of,
     plans_since,
@@ -69,8 +70,21 @@ def effective(
     subject: whose own access counts too; without, only what the whole customer bought. license: of
     the customer; what it grants counts too, while it is in force.
     """
+    running = _running(connection, organization_id, customer_key, now)
+    return _combined(connection, organization_id, customer_key, running, now, subject, license)
+
+
+def _combined(
+    connection: Connection,
+    organization_id: UUID,
+    customer_key: str,
+    running: Running,
+    now: datetime,
+    subject: str | None = None,
+    license: str | None = None,
+) -> dict[str, Entitled]:
     sources: dict[str, list[Source]] = {}
-    for row, plan in _running(connection, organization_id, customer_key, now):
+    for row, plan in running.values():
         for one in sources_of(plan, row.key, row.ends_at):
             sources.setdefault(one.entitlement.feature, []).append(one)
     for access in store.access_of(connection, organization_id, customer_key, now):
@@ -107,9 +121,9 @@ def _licensed(
 
 def _running(
     connection: Connection, organization_id: UUID, customer_key: str, now: datetime
-) -> list[tuple[SubscriptionRow, Plan]]:
+) -> Running:
     rows = store.active_subscriptions(connection, organization_id, customer_key, now)
-    return [(row, _plan(connection, organization_id, row)) for row in rows]
+    return {row.key: (row, _plan(connection, organization_id, row)) for row in rows}
 
 
 def _plan(connection: Connection, organization_id: UUID, row: SubscriptionRow) -> Plan:
@@ -165,11 +179,9 @@ def sync_entitlements(
 
 
 def _sold(connection: Connection, organization_id: UUID, customer_key: str, at: datetime) -> Sold:
-    running = {
-        row.key: (row, plan)
-        for row, plan in _running(connection, organization_id, customer_key, at)
-    }
-    return Sold(at, running, effective(connection, organization_id, customer_key, at))
+    scope = connection, organization_id, customer_key
+    running = _running(*scope, at)
+    return Sold(at, running, _combined(*scope, running, at))
 
 
 def lock_entitlements(
@@ -184,10 +196,11 @@ def card_of_feature(
     connection: Connection, organization_id: UUID, customer_key: str, feature: str, now: datetime
 ) -> str | None:
     """Return by which card usage burns the pool of a customer's feature that has no other."""
-    one = effective(connection, organization_id, customer_key, now).get(feature)
-    if one is None or one.kind is not EntitledKind.METERED:
+    sold = _sold(connection, organization_id, customer_key, now)
+    one = sold.metered(feature)
+    if one is None:
         return None
-    plans = [plan for _, plan in _running(connection, organization_id, customer_key, now)]
+    plans = [plan for _, plan in sold.running.values()]
     return cards_of_features(connection, organization_id, {feature: one}, plans).get(feature)
 
 

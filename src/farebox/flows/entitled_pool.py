@@ -66,15 +66,11 @@ def definition_of(
 
 def owner_of(entitled: Entitled | None, running: Running) -> str | None:
     """Return the subscription that pays, none where none entitles: the one that says the price."""
-    sources = () if entitled is None else entitled.sources
-    brings = [one for one in sources if one.origin.subscription in running]
-    prices = [
-        one
-        for one in brings
-        if entitled is not None
-        and one.entitlement.beyond is entitled.beyond
-        and one.entitlement.price is not None
-    ]
+    if entitled is None:
+        return None
+    brings = [one for one in entitled.sources if one.origin.subscription in running]
+    said = [one for one in brings if one.entitlement.beyond is entitled.beyond]
+    prices = [one for one in said if one.entitlement.price is not None]
     return next((one.origin.subscription for one in (*prices, *brings)), None)
 
 

@@ -18,8 +18,8 @@ from farebox.ledger.book import Book
 from farebox.ledger.grant import Basis, Grant, GrantStatus, Recurrence, cost_of_part
 from farebox.ledger.hold import Hold, HoldStatus
 from farebox.ledger.issue import activate, close_if_empty, issue, repay
-from farebox.ledger.policy import Policy
-from farebox.ledger.pool import Pool, PoolStatus, cycle_of
+from farebox.ledger.policy import Policy, Refill
+from farebox.ledger.pool import Pool, PoolStatus, Terms, cycle_of
 from farebox.ledger.reason import Reason
 from farebox.ledger.release import give_back
 from farebox.ledger.transfer import Cause
@@ -64,11 +64,10 @@ def _change_terms(book: Book, time: datetime) -> None:
     """Let the next terms decide; periods of another length or currency begin at once."""
     pool = book.pool
     assert pool.terms is not None, "they are due"
-    before = pool.policy
-    pool.policy = after = pool.terms.over(before)
+    turns = begins_period(pool, pool.terms)
+    pool.policy = pool.terms.over(pool.policy)
     book.pool_changed = True
-    longer = after.renewal.length != before.renewal.length
-    if pool.terms.anew or longer or is_converted(pool, before):
+    if turns:
         turn(book, time)
 
 
@@ -99,9 +98,16 @@ def expire(book: Book, cause: Cause, grant: Grant) -> None:
     close_if_empty(book, grant)
 
 
-def is_converted(pool: Pool, before: Policy) -> bool:
-    """Whether what was spent in the period is in another currency than the policy is by now."""
-    return bool(pool.counters.spend) and pool.policy.currency != before.currency
+def begins_period(pool: Pool, terms: Terms) -> bool:
+    """Whether a period begins with these terms, which are not in force yet."""
+    after = terms.over(pool.policy)
+    longer = after.renewal.length != pool.policy.renewal.length
+    return terms.anew or longer or is_converted(pool, after)
+
+
+def is_converted(pool: Pool, other: Policy) -> bool:
+    """Whether something was spent in the period, and the pool's currency is not that of `other`."""
+    return bool(pool.counters.spend) and pool.policy.currency != other.currency
 
 
 def turn_now(book: Book) -> None:
@@ -252,11 +258,9 @@ def _flow_in(book: Book, now: datetime) -> None:
         counters.refill_grant = grant.number
         counters.refilled_at, counters.refilled = now, ZERO
         return
-    elapsed = (now - counters.refilled_at) // timedelta(microseconds=1)
-    if elapsed <= 0:
+    if now <= counters.refilled_at:
         return
-    exact = Fraction(refill.amount) * elapsed / (refill.seconds * 1_000_000)
-    flowed = round_to(exact, QUANTITY_DECIMALS, RoundingMode.DOWN)
+    flowed = flowed_by(refill, now - counters.refilled_at)
     room = refill.capacity - grant.available - grant.held
     more = flowed - counters.refilled
     if more >= room:
@@ -267,3 +271,9 @@ def _flow_in(book: Book, now: datetime) -> None:
     if more:
         book.post(Cause(now), Reason.REFILLED, Account.SOURCE, Account.GRANT, more, grant)
     book.pool_changed = True
+
+
+def flowed_by(refill: Refill, lasted: timedelta) -> Decimal:
+    """Return what flows into a rate limit in so long, rounded down."""
+    exact = Fraction(refill.amount) * (lasted // timedelta(microseconds=1))
+    return round_to(exact / (refill.seconds * 1_000_000), QUANTITY_DECIMALS, RoundingMode.DOWN)

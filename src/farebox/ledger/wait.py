@@ -4,7 +4,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from heapq import nsmallest
 from itertools import accumulate
 
@@ -13,7 +12,7 @@ from msgspec.structs import replace
 from farebox.ledger.account import ZERO, Account
 from farebox.ledger.allotment import Allotment
 from farebox.ledger.book import Book
-from farebox.ledger.due import count_anew, kept_of
+from farebox.ledger.due import begins_period, count_anew, flowed_by, kept_of
 from farebox.ledger.grant import Grant, GrantStatus, Recurrence
 from farebox.ledger.policy import LimitMode, Payment, Policy
 from farebox.ledger.pool import Pool, cycle_of
@@ -21,7 +20,6 @@ from farebox.ledger.refills import buys_at, may_buy, most_at_once
 from farebox.ledger.refusal import Refusal
 from farebox.ledger.take import left, would_give
 from farebox.ledger.transfer import Cause
-from farebox.money.rounding import QUANTITY_DECIMALS, RoundingMode, round_to
 from farebox.period.cycle import boundary, index_at
 
 _TIMES_MAX = 20
@@ -31,7 +29,7 @@ _STARTS_MAX = 100
 """So many scheduled grants are looked at, the next ones; no instant after them is tried."""
 
 _WORK_MAX = 20_000
-"""So many grants and holds are looked at for one answer, which takes about two milliseconds."""
+"""So many grants and holds are looked at for one answer: 3.6 ms where all of them expire."""
 
 _DEAR = 15
 """A look at a share or a recurring grant counts for so many at grants."""
@@ -102,8 +100,7 @@ class _Ahead:
         terms = pool.terms
         if terms is not None and pool.as_of < terms.at:
             self._terms_at, self._then = terms.at, terms.over(pool.policy)
-            converted = pool.counters.spend and terms.currency != pool.policy.currency
-            if terms.anew or converted or terms.renewal.length != pool.policy.renewal.length:
+            if begins_period(pool, terms):
                 self._turns = min(self._turns or terms.at, terms.at)
 
     def put_back(self) -> None:
@@ -309,9 +306,7 @@ def _flowing(pool: Pool, book: Book, time: datetime) -> Decimal:
     grant = book.grants.get(counters.refill_grant or 0)
     if refill is None or grant is None or counters.refilled_at is None:
         return ZERO
-    elapsed = (time - counters.refilled_at) // timedelta(microseconds=1)
-    exact = Fraction(refill.amount) * elapsed / (refill.seconds * 1_000_000)
-    flowed = round_to(exact, QUANTITY_DECIMALS, RoundingMode.DOWN) - counters.refilled
+    flowed = flowed_by(refill, time - counters.refilled_at) - counters.refilled
     return max(ZERO, min(flowed, refill.capacity - grant.available - grant.held))
 
 
