@@ -214,11 +214,14 @@ def test_terms_in_another_currency_count_what_is_spent_anew() -> None:
     assert [START + DAY, None] == [waits(desk, amount) for amount in (5, 6)]
 
 
-def test_terms_with_other_periods_begin_one_at_once() -> None:
+@pytest.mark.parametrize(("renewal", "anew"), [(Renewal(unit=Unit.WEEK), False), (Renewal(), True)])
+def test_terms_with_other_periods_or_of_another_plan_begin_one_at_once(
+    renewal: Renewal, anew: bool
+) -> None:
     limit = Limit(mode=LimitMode.OVERAGE, units=D(5))
     desk = Desk(Policy(limit=limit))
-    terms = {"limit": limit, "currency": None}
-    desk.do(set_terms, Terms(at=START + DAY, renewal=Renewal(unit=Unit.WEEK), **terms))
+    terms = {"limit": limit, "currency": None, "anew": anew}
+    desk.do(set_terms, Terms(at=START + DAY, renewal=renewal, **terms))
     desk.ask(Draw(amount=D(5)), START)
     assert [START + DAY, None] == [waits(desk, amount) for amount in (5, 6)]
 
