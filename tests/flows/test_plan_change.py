@@ -29,6 +29,7 @@ from farebox_plan_turns import (
 from farebox_world import World, at
 
 from farebox.catalog.entitled import Override
+from farebox.catalog.plan import Plan
 from farebox.flows.renew_entitlement import resets_at
 from farebox.ledger.account import Account
 from farebox.ledger.command import Answer
@@ -184,6 +185,39 @@ def test_what_is_used_of_the_next_plan_counts_from_the_turn_on(
     assert isinstance(use(sold, 1), Answer)
     assert D(8) == book(sold).pool.counters.used
     sync(sold)
+
+
+def test_what_is_used_of_a_plan_that_follows_after_a_while_counts_anew(sold: World) -> None:
+    put(sold, "free", START, TURN)
+    assert isinstance(use(sold, 60), Answer)
+    sold.now = TURN
+    sync_one(sold, "acme")
+    sold.now = TURN + DAY
+    put(sold, "pro", sold.now)
+    assert isinstance(use(sold, 7), Answer)
+    assert D(7) == book(sold).pool.counters.used
+    sync(sold)
+
+
+def test_what_is_used_beside_another_plan_goes_on_counting_when_that_ends(sold: World) -> None:
+    put(sold, "free", START, TURN + DAY)
+    put(sold, "pro", TURN)
+    assert isinstance(use(sold, 60), Answer)
+    sold.now = TURN
+    assert isinstance(use(sold, 10), Answer)
+    sold.now = TURN + DAY
+    sync_one(sold, "acme")
+    assert D(70) == book(sold).pool.counters.used
+
+
+def test_what_only_an_override_gives_is_in_the_currency_of_the_plans(sold: World) -> None:
+    sold.publish(Plan(key="support", currency="EUR"))
+    put(sold, "support", START, TURN)
+    override(sold, Override(limit=D(10)))
+    assert "EUR" == book(sold).pool.policy.currency
+    sold.now = TURN
+    sync_one(sold, "acme")
+    assert "EUR" == book(sold).pool.policy.currency
 
 
 def test_an_upcoming_plan_may_be_cut_short_or_overridden_and_still_brings_its_limit(
